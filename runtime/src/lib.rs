@@ -1,1 +1,7 @@
-//! (skeleton)
+//! What every Flux process starts with.
+//!
+//! Data plane: `cpu` and `doctor` (what the machine gives), `shard` (one pinned executor a core),
+//! `ring` (sockets), `log` (shared encoded frames), `mailbox` (messages between threads), `wheel`
+//! (timers). Control plane: `config`, `logging`, `control` (signals, admin HTTP, metrics).
+
+pub mod log;
