@@ -4,4 +4,7 @@
 //! `ring` (sockets), `log` (shared encoded frames), `mailbox` (messages between threads), `wheel`
 //! (timers). Control plane: `config`, `logging`, `control` (signals, admin HTTP, metrics).
 
+pub mod config;
+pub mod control;
 pub mod log;
+pub mod logging;
