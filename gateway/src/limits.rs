@@ -1,0 +1,84 @@
+//! Every bound of the gateway in one place: name, default, what happens beyond it.
+
+use std::time::Duration;
+
+/// Bounds on one client's session. Centrifugo's key stands beside what Centrifugo also has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Subscriptions of one client, pending ones included; beyond it error 106
+    /// (`client.channel_limit`).
+    pub channels_max: usize,
+    /// Length of a channel name; beyond it error 107 (`channel.max_length`).
+    pub channel_length_max_bytes: usize,
+    /// Publishes handed to the engine and not answered yet; beyond it error 111. Reading pauses at
+    /// half of it ([`Session::wants_pause`](crate::session::Session::wants_pause)), so a client
+    /// meets the error only with a burst inside few messages.
+    pub pending_publishes_max: u32,
+    /// Arrays and objects inside one another in published JSON; beyond it error 107. Other
+    /// clients' parsers are recursive, and one deep value would disconnect all of them.
+    pub data_depth_max: usize,
+    /// Time from the transport's opening to the connect command; beyond it close 3502
+    /// (`client.stale_close_delay`).
+    pub stale_close_delay: Duration,
+    /// Time between two pings to a client, whole seconds (`client.ping_interval`).
+    pub ping_interval: Duration,
+    /// Time for the pong; beyond it close 3012 (`client.pong_timeout`).
+    pub pong_timeout: Duration,
+}
+
+impl SessionLimits {
+    /// What applies unless configured otherwise.
+    pub const DEFAULT: Self = Self {
+        channels_max: 128,
+        channel_length_max_bytes: 255,
+        pending_publishes_max: 1_024,
+        data_depth_max: 128,
+        stale_close_delay: Duration::from_secs(10),
+        ping_interval: Duration::from_secs(25),
+        pong_timeout: Duration::from_secs(8),
+    };
+
+    /// Whether the limits agree with one another.
+    ///
+    /// # Errors
+    /// One line that names the key, the value and what is allowed.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.ping_interval < Duration::from_secs(1) {
+            return Err(format!(
+                "client.ping_interval = {:?}: at least 1s, since the protocol carries whole seconds",
+                self.ping_interval
+            ));
+        }
+        if self.pong_timeout.is_zero() || self.pong_timeout >= self.ping_interval {
+            return Err(format!(
+                "client.pong_timeout = {:?}: more than 0 and less than client.ping_interval ({:?})",
+                self.pong_timeout, self.ping_interval
+            ));
+        }
+        if self.channels_max == 0 || self.channel_length_max_bytes == 0 {
+            return Err(format!(
+                "client.channel_limit = {}, channel.max_length = {}: both at least 1",
+                self.channels_max, self.channel_length_max_bytes
+            ));
+        }
+        if self.pending_publishes_max < 2 {
+            return Err(format!(
+                "limits.pending_publishes = {}: at least 2",
+                self.pending_publishes_max
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+// A pong that may come after the next ping could not be told from the next one's.
+const _: () = assert!(
+    SessionLimits::DEFAULT.pong_timeout.as_millis()
+        < SessionLimits::DEFAULT.ping_interval.as_millis()
+);

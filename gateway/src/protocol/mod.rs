@@ -1,0 +1,73 @@
+//! The Centrifuge client protocol: commands in, replies and pushes out, no I/O.
+//!
+//! | what | file |
+//! |---|---|
+//! | what a client may ask | [`command`] |
+//! | what the gateway may say | [`reply`] |
+//! | every code, with its words | [`codes`] |
+//! | JSON: commands from bytes, replies and pushes to bytes | [`json`] |
+//!
+//! A further wire format is a further pair of files beside [`json`] and a variant of
+//! [`WireFormat`]; nothing else knows how a command looks on the wire.
+
+pub mod client_id;
+pub mod codes;
+pub mod command;
+pub mod json;
+pub mod reply;
+
+pub use client_id::ClientId;
+pub use codes::{Disconnect, ErrorCode, Unsubscribe};
+pub use command::{Command, Request};
+pub use json::encode_publication;
+pub use reply::{ClientInfo, ConnectResult, Publication, Push, Reply};
+
+/// How commands, replies and pushes look on the wire; chosen once per connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum WireFormat {
+    /// One JSON document a line, in text messages.
+    #[default]
+    Json,
+}
+
+impl WireFormat {
+    /// The commands of one message, in order.
+    #[must_use]
+    pub fn decode(self, message: &[u8]) -> json::Commands<'_> {
+        match self {
+            Self::Json => json::decode(message),
+        }
+    }
+
+    /// Appends a reply. Whatever stands in `out` is part of the same message.
+    pub fn reply(self, out: &mut Vec<u8>, id: u32, reply: &Reply<'_>) {
+        match self {
+            Self::Json => json::encode_reply(out, id, reply),
+        }
+    }
+
+    /// Appends a push. Whatever stands in `out` is part of the same message.
+    pub fn push(self, out: &mut Vec<u8>, push: &Push<'_>) {
+        match self {
+            Self::Json => json::encode_push(out, push),
+        }
+    }
+
+    /// Appends a ping. Whatever stands in `out` is part of the same message.
+    pub fn ping(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Json => json::encode_ping(out),
+        }
+    }
+}
+
+/// A message that is not what the wire format says: the connection closes with 3501.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// A message without a single command.
+    #[error("empty message")]
+    Empty,
+    /// Not JSON, or not of the schema.
+    #[error("command is not valid: {0}")]
+    Json(#[from] serde_json::Error),
+}
