@@ -1,5 +1,7 @@
 //! Flux Gateway: a thread-per-core WebSocket gateway that speaks the Centrifuge protocol.
 
+pub mod http;
 pub mod limits;
 pub mod protocol;
 pub mod session;
+pub mod websocket;

@@ -1,0 +1,103 @@
+//! The affinity key `sid`: from the query, else from the cookie `flux_sid`. It never decides correctness, so a bad one
+//! is no error: it is as if there were none.
+
+use std::borrow::Cow;
+
+/// Longest affinity key, in bytes as sent. A longer one is ignored.
+pub const SID_BYTES_MAX: usize = 256;
+
+const COOKIE: &str = "flux_sid";
+
+/// The value of `sid` in a query (without its `?`), percent-decoded.
+pub(super) fn from_query(query: &str) -> Option<Cow<'_, str>> {
+    query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(name, _)| *name == "sid")
+        .and_then(|(_, value)| acceptable(value))
+        .and_then(percent_decode)
+}
+
+/// The value of the cookie in one `Cookie` field.
+pub(super) fn from_cookie(field: &[u8]) -> Option<&str> {
+    std::str::from_utf8(field)
+        .ok()?
+        .split(';')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(name, _)| name.trim() == COOKIE)
+        .and_then(|(_, value)| {
+            let value = value.trim();
+            acceptable(
+                value
+                    .strip_prefix('"')
+                    .and_then(|value| value.strip_suffix('"'))
+                    .unwrap_or(value),
+            )
+        })
+}
+
+fn acceptable(value: &str) -> Option<&str> {
+    (!value.is_empty() && value.len() <= SID_BYTES_MAX).then_some(value)
+}
+
+fn percent_decode(value: &str) -> Option<Cow<'_, str>> {
+    if !value.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
+        return Some(Cow::Borrowed(value));
+    }
+    let mut decoded = Vec::with_capacity(value.len());
+    let mut bytes = value.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let mut digit = || char::from(bytes.next()?).to_digit(16);
+                (digit()? << 4 | digit()?) as u8
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(decoded).ok().map(Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn query() {
+        let long = format!("sid={}", "x".repeat(SID_BYTES_MAX + 1));
+        let cases = [
+            ("", None),
+            ("sid=abc", Some("abc")),
+            ("cf_ws_frame_ping_pong=true&sid=abc&x=1", Some("abc")),
+            ("sid=first&sid=second", Some("first")),
+            ("sid=", None),
+            ("sid", None),
+            ("xsid=abc", None),
+            ("sid=a%20b%2Fc+d", Some("a b/c d")),
+            ("sid=%", None),
+            ("sid=%4", None),
+            ("sid=%zz", None),
+            ("sid=%ff", None),
+            (&long, None),
+        ];
+        for (query, expected) in cases {
+            assert_eq!(from_query(query).as_deref(), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn cookie() {
+        let cases: [(&[u8], Option<&str>); 6] = [
+            (b"flux_sid=abc", Some("abc")),
+            (b"a=b; flux_sid=abc; c=d", Some("abc")),
+            (b"a=b;flux_sid=\"abc\"", Some("abc")),
+            (b"xflux_sid=abc", None),
+            (b"flux_sid=", None),
+            (b"flux_sid=\xff", None),
+        ];
+        for (field, expected) in cases {
+            assert_eq!(from_cookie(field), expected);
+        }
+    }
+}
