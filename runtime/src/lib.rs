@@ -8,4 +8,7 @@ pub mod config;
 pub mod control;
 pub mod log;
 pub mod logging;
+pub mod mailbox;
 pub mod proxy_protocol;
+pub mod ring;
+pub mod shard;

@@ -1,0 +1,509 @@
+//! The net ring: every socket of a shard, on one io_uring.
+//!
+//! The caller queues operations and then calls [`NetRing::wait`] once per turn: one
+//! `io_uring_enter` submits everything queued and waits for what happens next;
+//! [`NetRing::next_completion`] yields it. Payloads and receive buffers are owned values, so
+//! callers need no `unsafe`.
+//!
+//! Invariants
+//! - Memory that the kernel may touch is owned by an operation's slot or by the buffer pool until
+//!   the operation's last completion; if the ring is dropped before, it cancels and waits, and
+//!   what it cannot wait for it leaks (`teardown.rs`).
+//! - A payload comes back exactly once per send; a buffer is lent to one owner at a time.
+//! - A key's received bytes arrive in stream order: a receiver starts again only after its last
+//!   completion, and one that is started while the old one is being stopped takes its place.
+//! - A receiver that found no buffer starts again when one is back, in the order of starving.
+//! - An accept that ran out of descriptors or memory starts again after a pause; nothing spins.
+//!
+//! Sockets handed in must be blocking (without `O_NONBLOCK`): the ring itself never blocks, and a
+//! non-blocking socket would answer `EAGAIN` where the ring is meant to wait. Their descriptors
+//! must stay open while anything is queued on them that [`NetRing::wait`] has not yet submitted,
+//! and receivers must be stopped before: [`NetRing::close`] does both in the right order.
+//!
+//! | file | what |
+//! |---|---|
+//! | `mod` | the ring: making it, operations |
+//! | `turn` | waiting, starting again what starved or rested |
+//! | `complete` | from the kernel's entries to [`Completion`]s |
+//! | `submit` | the submission queue, headers of vectored sends |
+//! | `teardown` | dropping with operations in flight |
+//! | `buffers`, `payload`, `completion`, `config`, `stats`, `slots`, `sys` | parts |
+#![allow(
+    unsafe_code,
+    reason = "registration of the buffer ring; each block has its reasoning"
+)]
+
+mod buffers;
+mod complete;
+mod completion;
+mod config;
+mod payload;
+mod slots;
+mod stats;
+mod submit;
+mod sys;
+mod teardown;
+mod turn;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::time::Instant;
+
+use io_uring::types::{CancelBuilder, Fd};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use socket2::{SockAddr, SockRef};
+
+use crate::mailbox::WakeSource;
+use buffers::Pool;
+use slots::{SlotId, Slots};
+use stats::Load;
+use submit::Headers;
+
+pub use buffers::RecvBuffer;
+pub use completion::{Completion, Key, OpHandle, RecvHandle};
+pub use config::{Features, RingConfig, RingError};
+pub use payload::{Payload, Piece};
+pub use stats::RingStats;
+pub use std::net::Shutdown;
+
+/// Kind of operation, in the top bits of an entry's user data; below it index and generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    Receive = 1,
+    Operation = 2,
+    CancelReceive = 3,
+    CancelOperation = 4,
+    Wake = 5,
+    Close = 6,
+    CancelAll = 7,
+}
+
+const INDEX_BITS: u32 = 28;
+
+fn user_data(kind: Kind, id: SlotId) -> u64 {
+    debug_assert!(id.index < 1 << INDEX_BITS);
+    (kind as u64) << 60 | u64::from(id.index) << 32 | u64::from(id.generation)
+}
+
+const NO_SLOT: SlotId = SlotId {
+    index: 0,
+    generation: 0,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReceiverState {
+    /// The kernel has it.
+    Armed,
+    /// Found no buffer; in the `starved` queue.
+    Starved,
+    /// The kernel was short of memory; in the `resting` list.
+    Resting,
+    /// Cancelled, its last completion is to come; `resume` starts it again then.
+    Stopping { resume: bool },
+}
+
+/// One armed receive: this is what an idle connection costs here (24 bytes with its slot).
+#[derive(Debug)]
+struct Receiver {
+    key: Key,
+    socket: RawFd,
+    state: ReceiverState,
+}
+
+#[derive(Debug)]
+enum Operation {
+    Send {
+        key: Key,
+        payload: Payload,
+    },
+    Accept {
+        key: Key,
+        listener: RawFd,
+        multishot: bool,
+        resting: bool,
+        cancelled: bool,
+    },
+    Connect {
+        key: Key,
+        /// The kernel reads it when it takes the entry; it stays until the end all the same.
+        _address: Box<SockAddr>,
+    },
+}
+
+/// What starts again at a given time.
+#[derive(Clone, Copy, Debug)]
+enum Resting {
+    Accept(SlotId),
+    Receive(SlotId),
+}
+
+/// See the [module](self). Stays on the thread that made it.
+pub struct NetRing {
+    kernel: IoUring,
+    /// The ring's descriptor, or its registered index.
+    enter_fd: RawFd,
+    enter_flags: u32,
+    features: Features,
+    config: RingConfig,
+    pool: Rc<Pool>,
+    receivers: Slots<Receiver>,
+    operations: Slots<Operation>,
+    /// Entries that the kernel would not take yet.
+    backlog: VecDeque<squeue::Entry>,
+    headers: Headers,
+    /// Sockets with sends that were not submitted yet; a `shutdown` must not overtake them.
+    unsubmitted_sends: Vec<RawFd>,
+    /// Sends queued since the last wait.
+    fresh_sends: u32,
+    reaped: VecDeque<cqueue::Entry>,
+    starved: VecDeque<SlotId>,
+    resting: Vec<(Instant, Resting)>,
+    stopping: Vec<SlotId>,
+    wake: WakeSource,
+    /// Where the kernel writes the eventfd's counter.
+    wake_word: Box<u64>,
+    wake_armed: bool,
+    stats: RingStats,
+    load: Load,
+}
+
+impl NetRing {
+    /// Makes a ring that is woken through `wake`. It belongs to the calling thread.
+    ///
+    /// # Errors
+    /// When io_uring or its buffer rings are not to be had; the message carries the remedy.
+    pub fn new(config: &RingConfig, wake: WakeSource) -> Result<NetRing, RingError> {
+        config.check()?;
+        let (kernel, mut features) = config::build(config)?;
+        let pool = Pool::new(
+            config.buffer_len,
+            config.buffer_count,
+            config.buffer_count_max,
+        )
+        .map_err(|source| RingError::Buffers { source })?;
+        // SAFETY: the pool's ring has `ring_entries` entries of mapped, page-aligned memory. It is
+        // unregistered in `drop`, and the pool is dropped after that.
+        unsafe {
+            kernel.submitter().register_buf_ring_with_flags(
+                pool.ring_address(),
+                pool.ring_entries(),
+                buffers::GROUP,
+                0,
+            )
+        }
+        .map_err(|source| RingError::Buffers { source })?;
+        let mut enter_fd = kernel.as_raw_fd();
+        let mut enter_flags = 0;
+        if features.registered_ring {
+            match sys::register_ring_fd(enter_fd) {
+                Ok(index) => {
+                    enter_fd = index as RawFd;
+                    enter_flags |= sys::ENTER_REGISTERED_RING;
+                }
+                Err(_) => features.registered_ring = false,
+            }
+        }
+        if kernel.params().is_feature_no_iowait() {
+            // A parked shard is idle, not waiting for a disk.
+            enter_flags |= sys::ENTER_NO_IOWAIT;
+        }
+        Ok(NetRing {
+            kernel,
+            enter_fd,
+            enter_flags,
+            features,
+            config: config.clone(),
+            pool,
+            receivers: Slots::new(),
+            operations: Slots::new(),
+            backlog: VecDeque::new(),
+            headers: Headers::default(),
+            unsubmitted_sends: Vec::new(),
+            fresh_sends: 0,
+            reaped: VecDeque::new(),
+            starved: VecDeque::new(),
+            resting: Vec::new(),
+            stopping: Vec::new(),
+            wake,
+            wake_word: Box::new(0),
+            wake_armed: false,
+            stats: RingStats::default(),
+            load: Load::new(Instant::now()),
+        })
+    }
+
+    /// Accepts connections until [`cancel`](Self::cancel)led or until the listener fails.
+    ///
+    /// The listener must stay open for as long.
+    pub fn accept(&mut self, listener: impl AsFd, key: Key) -> OpHandle {
+        let multishot = self.features.multishot_accept;
+        let id = self.operations.insert(Operation::Accept {
+            key,
+            listener: listener.as_fd().as_raw_fd(),
+            multishot,
+            resting: false,
+            cancelled: false,
+        });
+        self.arm_accept(id);
+        OpHandle(id)
+    }
+
+    /// Receives from a socket until [`stop_recv`](Self::stop_recv), the end of the stream or an
+    /// error.
+    ///
+    /// If a receiver of the same key is being stopped just now, it is resumed instead, so that
+    /// the stream's order holds.
+    pub fn recv(&mut self, socket: impl AsFd, key: Key) -> RecvHandle {
+        let socket = socket.as_fd().as_raw_fd();
+        for index in 0..self.stopping.len() {
+            let id = self.stopping[index];
+            if let Some(receiver) = self.receivers.get_mut(id)
+                && receiver.key == key
+                && receiver.socket == socket
+            {
+                receiver.state = ReceiverState::Stopping { resume: true };
+                return RecvHandle(id);
+            }
+        }
+        let id = self.receivers.insert(Receiver {
+            key,
+            socket,
+            state: ReceiverState::Armed,
+        });
+        self.arm_receive(id, true);
+        RecvHandle(id)
+    }
+
+    /// Stops a receiver (backpressure, or before closing). Bytes that the kernel had taken off the
+    /// socket before still arrive; if the end of the stream is found meanwhile, it is told.
+    /// Afterwards nothing more arrives. Start again with [`recv`](Self::recv).
+    pub fn stop_recv(&mut self, handle: RecvHandle) {
+        let RecvHandle(id) = handle;
+        let Some(receiver) = self.receivers.get_mut(id) else {
+            return;
+        };
+        match receiver.state {
+            ReceiverState::Armed => {
+                receiver.state = ReceiverState::Stopping { resume: false };
+                self.stopping.push(id);
+                self.cancel_receive(id);
+            }
+            ReceiverState::Stopping { .. } => {
+                receiver.state = ReceiverState::Stopping { resume: false };
+            }
+            // The kernel does not have it; its place in the queue names nothing from now on.
+            ReceiverState::Starved | ReceiverState::Resting => {
+                self.receivers.remove(id);
+            }
+        }
+    }
+
+    /// Sends a payload. It goes out with the turn's other operations and comes back with
+    /// [`Completion::Sent`].
+    ///
+    /// Queue the next send of a socket only after that: several at once could overtake each other
+    /// after a partial one.
+    pub fn send(&mut self, socket: impl AsFd, key: Key, payload: Payload) -> OpHandle {
+        let socket = socket.as_fd().as_raw_fd();
+        if self.nothing_queued() {
+            self.headers.reset();
+        }
+        let pieces = payload.piece_count();
+        let id = self.operations.insert(Operation::Send { key, payload });
+        // The pieces' bytes do not move while the payload lies in its slot, nor when the slab
+        // grows: they are behind a `Vec`, a shared chunk, a buffer or in static memory.
+        let Some(Operation::Send { payload, .. }) = self.operations.get_mut(id) else {
+            return OpHandle(id);
+        };
+        let entry = if pieces > 1 {
+            let header = self.headers.message(payload.chunks(), pieces);
+            opcode::SendMsg::new(Fd(socket), header)
+                .flags(libc::MSG_NOSIGNAL as u32)
+                .build()
+        } else {
+            let bytes = payload.chunks().next().unwrap_or_default();
+            // Longer ones go out as partial sends.
+            let len = u32::try_from(bytes.len()).unwrap_or(1 << 30);
+            opcode::Send::new(Fd(socket), bytes.as_ptr(), len)
+                .flags(libc::MSG_NOSIGNAL)
+                .build()
+        };
+        self.push(&entry.user_data(user_data(Kind::Operation, id)));
+        self.unsubmitted_sends.push(socket);
+        self.stats.sends += 1;
+        self.fresh_sends += 1;
+        OpHandle(id)
+    }
+
+    /// Connects a blocking socket that was just made.
+    pub fn connect(&mut self, socket: impl AsFd, key: Key, address: SocketAddr) -> OpHandle {
+        let socket = socket.as_fd().as_raw_fd();
+        let address = Box::new(SockAddr::from(address));
+        let entry = opcode::Connect::new(Fd(socket), address.as_ptr().cast(), address.len());
+        let id = self.operations.insert(Operation::Connect {
+            key,
+            _address: address,
+        });
+        self.push(&entry.build().user_data(user_data(Kind::Operation, id)));
+        OpHandle(id)
+    }
+
+    /// Cancels an accept, connect or send. Connects and sends complete with `ECANCELED` unless
+    /// they were done already; a cancelled accept says nothing more, but connections accepted
+    /// before still arrive.
+    pub fn cancel(&mut self, handle: OpHandle) {
+        let OpHandle(id) = handle;
+        match self.operations.get_mut(id) {
+            None => return,
+            Some(Operation::Accept { resting: true, .. }) => {
+                self.operations.remove(id);
+                return;
+            }
+            Some(Operation::Accept { cancelled, .. }) => *cancelled = true,
+            Some(Operation::Send { .. } | Operation::Connect { .. }) => {}
+        }
+        self.cancel_operation(id);
+    }
+
+    /// Shuts a connection down, after whatever was queued for it. At once, without a completion.
+    ///
+    /// # Errors
+    /// Those of shutdown(2); `ENOTCONN` is normal after the peer has reset the connection.
+    pub fn shutdown(&mut self, socket: impl AsFd, how: Shutdown) -> io::Result<()> {
+        let socket = socket.as_fd();
+        // IORING_OP_SHUTDOWN always goes through a worker thread of the kernel; the plain call
+        // costs less.
+        if self.unsubmitted_sends.contains(&socket.as_raw_fd()) {
+            self.submit()?;
+        }
+        SockRef::from(&socket).shutdown(how)
+    }
+
+    /// Closes a socket after everything queued on it was submitted, and stops its receiver.
+    ///
+    /// Sends in flight go on and complete; bytes not yet received are lost, so for an orderly end
+    /// shut down and wait for [`Completion::ReceiveEnded`] first.
+    pub fn close(&mut self, socket: OwnedFd, receiver: Option<RecvHandle>) {
+        if let Some(handle) = receiver {
+            self.stop_recv(handle);
+            // Its descriptor is about to become someone else's.
+            if let Some(receiver) = self.receivers.get_mut(handle.0) {
+                receiver.socket = -1;
+            }
+        }
+        let entry = opcode::Close::new(Fd(socket.into_raw_fd()))
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(user_data(Kind::Close, NO_SLOT));
+        self.push(&entry);
+    }
+
+    /// What the kernel can do and the configuration allows.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// Counters since the ring was made.
+    pub fn stats(&self) -> &RingStats {
+        &self.stats
+    }
+
+    /// Share of the last tenths of a second in which this thread worked instead of waiting, 0 to 1.
+    pub fn busy_share(&self) -> f32 {
+        self.load.share()
+    }
+
+    /// Receive buffers that callers hold at the moment.
+    pub fn buffers_lent(&self) -> usize {
+        usize::from(self.pool.lent())
+    }
+
+    /// Receive buffers there are by now.
+    pub fn buffers_provided(&self) -> usize {
+        usize::from(self.pool.provided())
+    }
+
+    /// Operations that have not had their last completion, receivers included.
+    pub fn in_flight(&self) -> usize {
+        self.operations.len() + self.receivers.len()
+    }
+
+    fn arm_accept(&mut self, id: SlotId) {
+        let Some(Operation::Accept {
+            listener,
+            multishot,
+            resting,
+            ..
+        }) = self.operations.get_mut(id)
+        else {
+            return;
+        };
+        *resting = false;
+        let listener = Fd(*listener);
+        let entry = if *multishot {
+            opcode::AcceptMulti::new(listener)
+                .flags(libc::SOCK_CLOEXEC)
+                .build()
+        } else {
+            opcode::Accept::new(listener, std::ptr::null_mut(), std::ptr::null_mut())
+                .flags(libc::SOCK_CLOEXEC)
+                .build()
+        };
+        self.push(&entry.user_data(user_data(Kind::Operation, id)));
+    }
+
+    /// `fresh`: nothing is known to wait in the socket, so the first attempt is not worth it.
+    fn arm_receive(&mut self, id: SlotId, fresh: bool) {
+        let multishot = self.features.multishot_recv;
+        let Some(receiver) = self.receivers.get_mut(id) else {
+            return;
+        };
+        receiver.state = ReceiverState::Armed;
+        let mut how = 0;
+        if multishot {
+            how |= sys::RECV_MULTISHOT;
+        }
+        if fresh {
+            how |= sys::RECV_POLL_FIRST;
+        }
+        let entry = opcode::Recv::new(Fd(receiver.socket), std::ptr::null_mut(), 0)
+            .buf_group(buffers::GROUP)
+            .ioprio(how)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT)
+            .user_data(user_data(Kind::Receive, id));
+        self.push(&entry);
+    }
+
+    fn cancel_receive(&mut self, id: SlotId) {
+        let target = CancelBuilder::user_data(user_data(Kind::Receive, id));
+        let entry = opcode::AsyncCancel2::new(target)
+            .build()
+            .user_data(user_data(Kind::CancelReceive, id));
+        self.push(&entry);
+    }
+
+    fn cancel_operation(&mut self, id: SlotId) {
+        let target = CancelBuilder::user_data(user_data(Kind::Operation, id));
+        let entry = opcode::AsyncCancel2::new(target)
+            .build()
+            .user_data(user_data(Kind::CancelOperation, id));
+        self.push(&entry);
+    }
+}
+
+impl fmt::Debug for NetRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NetRing")
+            .field("features", &self.features)
+            .field("receivers", &self.receivers.len())
+            .field("operations", &self.operations.len())
+            .field("pool", &self.pool)
+            .finish_non_exhaustive()
+    }
+}

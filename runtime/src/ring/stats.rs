@@ -1,0 +1,98 @@
+//! Counters of a net ring and the share of time that its thread works.
+
+use std::time::{Duration, Instant};
+
+/// What a net ring did since it was made. Plain counters: only the shard's thread sees them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingStats {
+    /// `io_uring_enter` calls.
+    pub enters: u64,
+    /// Submission entries pushed.
+    pub submissions: u64,
+    /// Completion entries taken.
+    pub completions: u64,
+    /// Enters that a full submission queue made necessary within a turn.
+    pub submission_full: u64,
+    /// Times the completion queue was found to have overflowed (the kernel kept the rest).
+    pub completion_overflows: u64,
+    /// Receives that found no buffer.
+    pub no_buffers: u64,
+    /// Times the receive buffers were doubled.
+    pub buffer_growths: u64,
+    /// Multishot operations that the kernel ended and the ring started again.
+    pub rearmed: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Accepts that failed for a reason other than shortage.
+    pub accept_errors: u64,
+    /// Accepts that failed because descriptors or memory were short.
+    pub accept_shortages: u64,
+    /// Sends given to the kernel.
+    pub sends: u64,
+    /// Sends of which the kernel took only a part.
+    pub partial_sends: u64,
+    /// Bytes sent.
+    pub bytes_sent: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// Wakes from other threads that ended a wait.
+    pub wakes: u64,
+}
+
+/// Share of the last tenths of a second in which the thread was not waiting.
+///
+/// Windows of at least 50 ms; each new window counts half.
+#[derive(Debug)]
+pub(super) struct Load {
+    window_start: Instant,
+    waited: Duration,
+    share: f32,
+}
+
+const WINDOW: Duration = Duration::from_millis(50);
+
+impl Load {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            window_start: now,
+            waited: Duration::ZERO,
+            share: 0.0,
+        }
+    }
+
+    pub(super) fn record(&mut self, before_wait: Instant, after_wait: Instant) {
+        self.waited += after_wait.saturating_duration_since(before_wait);
+        let window = after_wait.saturating_duration_since(self.window_start);
+        if window >= WINDOW {
+            let idle = self.waited.as_secs_f32() / window.as_secs_f32();
+            let busy = (1.0 - idle).clamp(0.0, 1.0);
+            self.share = f32::midpoint(self.share, busy);
+            self.window_start = after_wait;
+            self.waited = Duration::ZERO;
+        }
+    }
+
+    pub(super) fn share(&self) -> f32 {
+        self.share
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn share_follows_the_time_not_waited() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut load = Load::new(start);
+        for turn in 0..100 {
+            load.record(at(turn * 10 + 5), at(turn * 10 + 10));
+        }
+        assert!((load.share() - 0.5).abs() < 0.01, "{}", load.share());
+        for turn in 100..200 {
+            load.record(at(turn * 10), at(turn * 10 + 10));
+        }
+        assert!(load.share() < 0.01, "{}", load.share());
+    }
+}

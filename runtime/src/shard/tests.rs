@@ -1,0 +1,209 @@
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+use crate::mailbox::{Receiver, Sender, mailbox, wake_pair};
+use crate::ring::{Key, Payload};
+
+/// Returns what it receives; told what to do by mail.
+struct Echo {
+    /// Kept open for its accept.
+    _listener: TcpListener,
+    connections: Vec<Option<OwnedFd>>,
+    mail: Receiver<Mail>,
+    ticks: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+enum Mail {
+    Stop,
+    Panic,
+    SpawnTicks,
+}
+
+const LISTENER: Key = Key(u64::MAX);
+
+impl Service for Echo {
+    fn on_completion(&mut self, ring: &mut NetRing, completion: Completion, _now: Instant) {
+        match completion {
+            Completion::Accepted { socket, .. } => {
+                let key = Key(self.connections.len() as u64);
+                ring.recv(&socket, key);
+                self.connections.push(Some(socket));
+            }
+            Completion::Received { key, buffer } => {
+                if let Some(Some(socket)) = self.connections.get(key.0 as usize) {
+                    ring.send(socket, key, Payload::from(buffer));
+                }
+            }
+            Completion::ReceiveEnded { key, .. } => {
+                if let Some(socket) = self.connections[key.0 as usize].take() {
+                    ring.close(socket, None);
+                }
+            }
+            Completion::Sent {
+                result, payload, ..
+            } => {
+                assert_eq!(result.ok(), Some(payload.len()));
+            }
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    fn on_turn(&mut self, _ring: &mut NetRing, _now: Instant) -> Turn {
+        match self.mail.pop() {
+            Some(Mail::Stop) => return Turn::Stop,
+            Some(Mail::Panic) => std::panic::panic_any("told to"),
+            Some(Mail::SpawnTicks) => {
+                let ticks = Arc::clone(&self.ticks);
+                spawn_local(async move {
+                    for _ in 0..20 {
+                        glommio::timer::sleep(Duration::from_millis(2)).await;
+                        ticks.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+            }
+            None => {}
+        }
+        Turn::WaitUntil(None)
+    }
+}
+
+struct Running {
+    shard: ShardThread,
+    address: SocketAddr,
+    mail: Sender<Mail>,
+    ticks: Arc<AtomicU64>,
+}
+
+fn start(cpu: Option<usize>) -> Running {
+    let (waker, source) = wake_pair().expect("an eventfd");
+    let (mail, receiver) = mailbox(8, waker);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let ticks = Arc::new(AtomicU64::new(0));
+    let spec = ShardSpec {
+        index: 3,
+        cpu,
+        name: "test-shard".to_owned(),
+        ring: RingConfig::default(),
+    };
+    let shard = spawn(spec, source, {
+        let ticks = Arc::clone(&ticks);
+        move |ring| {
+            ring.accept(&listener, LISTENER);
+            Ok(Echo {
+                _listener: listener,
+                connections: Vec::new(),
+                mail: receiver,
+                ticks,
+            })
+        }
+    })
+    .expect("the shard starts");
+    Running {
+        shard,
+        address,
+        mail,
+        ticks,
+    }
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_shard_serves_and_stops() {
+    let running = start(None);
+    for _ in 0..3 {
+        let mut client = TcpStream::connect(running.address).expect("it listens");
+        let mut back = [0; 5];
+        client.write_all(b"hello").expect("it is written");
+        client.read_exact(&mut back).expect("it comes back");
+        assert_eq!(&back, b"hello");
+    }
+    assert!(!running.shard.panicked());
+    running.mail.try_send(Mail::Stop).expect("room");
+    running.shard.join().expect("an orderly end");
+}
+
+#[test]
+fn dropping_a_shard_with_open_connections_ends() {
+    let running = start(None);
+    let clients: Vec<_> = (0..50)
+        .map(|_| TcpStream::connect(running.address).expect("it listens"))
+        .collect();
+    running.mail.try_send(Mail::Stop).expect("room");
+    running.shard.join().expect("an orderly end");
+    drop(clients);
+}
+
+#[test]
+fn a_panic_reaches_whoever_joins() {
+    let running = start(None);
+    running.mail.try_send(Mail::Panic).expect("room");
+    until("the panic shows", || running.shard.panicked());
+    match running.shard.join() {
+        Err(ShardError::Panicked { index: 3, message }) => assert_eq!(message, "told to"),
+        other => unreachable!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_service_that_cannot_be_built_is_an_error_of_spawn() {
+    struct Never;
+    impl Service for Never {
+        fn on_completion(&mut self, _: &mut NetRing, _: Completion, _: Instant) {}
+        fn on_turn(&mut self, _: &mut NetRing, _: Instant) -> Turn {
+            Turn::Stop
+        }
+    }
+    let (_waker, source) = wake_pair().expect("an eventfd");
+    let spec = ShardSpec {
+        index: 0,
+        cpu: None,
+        name: "never".to_owned(),
+        ring: RingConfig::default(),
+    };
+    let refused = spawn::<Never, _>(spec, source, |_| Err(io::Error::other("no port")));
+    assert!(
+        matches!(refused, Err(ShardError::Build { .. })),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn the_turn_counter_moves_while_idle_and_at_once_when_woken() {
+    let running = start(None);
+    let before = running.shard.turns();
+    let started = Instant::now();
+    until("an idle shard turns", || running.shard.turns() > before + 2);
+    assert!(started.elapsed() < Duration::from_secs(5));
+    let woken = running.shard.turns();
+    running.shard.wake();
+    until("a woken shard turns", || running.shard.turns() > woken);
+    running.mail.try_send(Mail::Stop).expect("room");
+    running.shard.join().expect("an orderly end");
+}
+
+#[test]
+fn glommio_tasks_get_their_turn_beside_the_ring() {
+    let running = start(None);
+    running.mail.try_send(Mail::SpawnTicks).expect("room");
+    let mut client = TcpStream::connect(running.address).expect("it listens");
+    until("the ticks", || {
+        client.write_all(b"x").expect("it is written");
+        client.read_exact(&mut [0]).expect("it comes back");
+        running.ticks.load(Ordering::SeqCst) == 20
+    });
+    running.mail.try_send(Mail::Stop).expect("room");
+    running.shard.join().expect("an orderly end");
+}
