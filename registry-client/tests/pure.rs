@@ -1,0 +1,30 @@
+//! Promise: the pure parts mention no socket, runtime, clock or randomness.
+
+#[test]
+fn pure_parts_mention_no_io() {
+    let sources = [
+        ("record", include_str!("../src/record.rs")),
+        ("lease", include_str!("../src/lease.rs")),
+        ("membership", include_str!("../src/membership.rs")),
+        ("ring", include_str!("../src/ring.rs")),
+        ("placement", include_str!("../src/placement.rs")),
+    ];
+    for (name, source) in sources {
+        let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+        for banned in [
+            "tokio",
+            "redis::",
+            "TcpStream",
+            "UdpSocket",
+            "Instant::now",
+            "SystemTime",
+            "fastrand",
+            "rand::",
+            "std::thread",
+            "std::fs",
+            "println",
+        ] {
+            assert!(!code.contains(banned), "{name}.rs mentions {banned}");
+        }
+    }
+}
