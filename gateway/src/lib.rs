@@ -3,5 +3,6 @@
 pub mod http;
 pub mod limits;
 pub mod protocol;
+pub mod pubsub;
 pub mod session;
 pub mod websocket;

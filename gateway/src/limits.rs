@@ -82,3 +82,18 @@ const _: () = assert!(
     SessionLimits::DEFAULT.pong_timeout.as_millis()
         < SessionLimits::DEFAULT.ping_interval.as_millis()
 );
+
+/// Most bytes that a connection may be behind by before it is closed as a slow consumer (3008)
+/// (`client.queue_max_size`).
+pub const LAG_BYTES_MAX: u64 = 1024 * 1024;
+/// Longest time that a send to a client may make no progress before it is closed (3008).
+pub const SEND_STUCK_MAX: Duration = Duration::from_secs(10);
+/// Longest time that a publication waits for its round on a busy shard.
+pub const ROUND_BUDGET: Duration = Duration::from_millis(10);
+/// Busy share of a shard above which its rounds wait.
+pub const BUSY_ABOVE: f32 = 1.0 / 3.0;
+/// Busy share of a shard below which its rounds no longer wait.
+pub const QUIET_BELOW: f32 = 0.25;
+
+// Waiting makes a shard less busy: without a gap between the two it would flap.
+const _: () = assert!(QUIET_BELOW < BUSY_ABOVE);

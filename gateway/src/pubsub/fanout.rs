@@ -1,0 +1,304 @@
+//! A round: everybody who has something pending gets all of it in one send.
+//!
+//! The shard calls [`Subscriptions::begin_round`], then for each slot that
+//! [`Subscriptions::next_ready`] yields [`Subscriptions::gather`], and gives the bytes to the ring.
+//! While that send is in flight the connection is left alone, however much arrives for it; when it
+//! has completed ([`Subscriptions::sent`]) it is ready again if anything came in the meantime.
+//!
+//! A cursor moves when its bytes are handed out, not when the kernel has taken them: bytes handed
+//! out are pinned by the send that holds them, the ring continues a partial send until it is
+//! complete, and nothing else is sent on that connection before. So retention is for what nobody
+//! has handed out yet.
+
+use std::time::Instant;
+
+use flux_runtime::log::LogSlice;
+
+use super::channel::UNCONFIRMED;
+use super::subscriptions::{Connection, Subscriptions};
+use super::{ChannelKey, Slot};
+
+/// Pending bytes up to which several ranges are copied behind each other instead of being sent
+/// from where they lie: below it a `memcpy` costs less than an iovec entry and an `Arc` each.
+const COPY_BYTES_MAX: u64 = 4096;
+
+/// Why a connection counts as a slow consumer (close code 3008).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SlowReason {
+    /// It is behind by more bytes than it may be.
+    Bytes,
+    /// Its send has made no progress for too long.
+    Stuck,
+}
+
+/// What [`Subscriptions::gather`] found for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gathered {
+    /// Nothing to send.
+    Nothing,
+    /// There is something; a send is in flight from now on.
+    Send {
+        /// Bytes in the control buffer and the pieces together.
+        bytes: u64,
+    },
+}
+
+impl Subscriptions {
+    /// Marks every connection that has something new pending as ready, each once; connections with
+    /// a send in flight become ready when it completes.
+    pub fn begin_round(&mut self) {
+        self.is_urgent = false;
+        let Self {
+            advanced,
+            places,
+            heads,
+            connections,
+            ready,
+            ..
+        } = self;
+        for index in advanced.drain(..) {
+            let Some(found) = places[index as usize].channel.as_mut() else {
+                continue;
+            };
+            found.has_advanced = false;
+            found.rounded = heads[index as usize];
+            for subscriber in &found.subscribers {
+                let connection = &mut connections[subscriber.slot as usize];
+                if connection.progress_ms == 0 && !connection.is_ready && !connection.is_evicted {
+                    connection.is_ready = true;
+                    ready.push(subscriber.slot);
+                }
+            }
+        }
+        self.check_invariants();
+    }
+
+    /// Whether a round would find anything.
+    pub fn has_advanced(&self) -> bool {
+        !self.advanced.is_empty()
+    }
+
+    /// Whether so much of one channel has arrived that the next round should not wait, and nothing
+    /// more should be taken from the mailbox before it.
+    pub fn is_urgent(&self) -> bool {
+        self.is_urgent
+    }
+
+    /// The caller has bytes of its own for this connection (replies, pings): it is ready too,
+    /// unless a send is in flight.
+    pub fn mark_ready(&mut self, slot: Slot) {
+        if self.connections.len() <= slot as usize {
+            self.connections
+                .resize_with(slot as usize + 1, Connection::default);
+        }
+        let connection = &mut self.connections[slot as usize];
+        if connection.progress_ms == 0 && !connection.is_ready && !connection.is_evicted {
+            connection.is_ready = true;
+            self.ready.push(slot);
+        }
+    }
+
+    /// A connection that has something to send and no send in flight, in no order.
+    pub fn next_ready(&mut self) -> Option<Slot> {
+        let slot = self.ready.pop()?;
+        self.connections[slot as usize].is_ready = false;
+        Some(slot)
+    }
+
+    /// Collects what the connection in `slot` is to be sent: first `control` (replies, in which a
+    /// subscribe reply stands before the first publication of its channel), then everything
+    /// pending of each channel. A single range is sent from where it lies; several small ones are
+    /// copied behind `control`. When there is anything, a send is in flight from `now` on until
+    /// [`Self::sent`].
+    ///
+    /// `pieces` is only added to.
+    pub fn gather(
+        &mut self,
+        slot: Slot,
+        now: Instant,
+        control: &mut Vec<u8>,
+        pieces: &mut impl Extend<LogSlice>,
+    ) -> Gathered {
+        let now_ms = self.ms(now);
+        let Some(connection) = self.connections.get_mut(slot as usize) else {
+            return Gathered::Nothing;
+        };
+        debug_assert_eq!(connection.progress_ms, 0, "one send at a time");
+        let mut pending_bytes = 0;
+        let mut ranges = 0;
+        for entry in &connection.entries {
+            let behind = self.heads[entry.channel as usize].saturating_sub(entry.cursor);
+            pending_bytes += behind;
+            ranges += usize::from(behind > 0);
+        }
+        let control_len = control.len() as u64;
+        if pending_bytes + control_len == 0 {
+            return Gathered::Nothing;
+        }
+        let is_copied = pending_bytes <= COPY_BYTES_MAX && (ranges > 1 || control_len > 0);
+        if ranges > 0 {
+            for entry in &mut connection.entries {
+                let head = self.heads[entry.channel as usize];
+                if entry.cursor >= head {
+                    continue;
+                }
+                let Some(found) = self.places[entry.channel as usize].channel.as_mut() else {
+                    continue;
+                };
+                found.pending(entry.cursor, |slice| {
+                    if is_copied {
+                        control.extend_from_slice(slice.as_bytes());
+                    } else {
+                        pieces.extend(Some(slice));
+                    }
+                });
+                entry.cursor = head;
+                found.lagging -= 1;
+                if found.lagging == 0 {
+                    found.trim(head, head);
+                }
+            }
+        }
+        connection.progress_ms = now_ms.wrapping_add(1).max(1);
+        self.check_invariants();
+        Gathered::Send {
+            bytes: pending_bytes + control_len,
+        }
+    }
+
+    /// The send in flight was taken in part; what is left of it goes on.
+    pub fn progressed(&mut self, slot: Slot, now: Instant) {
+        let now_ms = self.ms(now);
+        if let Some(connection) = self.connections.get_mut(slot as usize)
+            && connection.progress_ms != 0
+        {
+            connection.progress_ms = now_ms.wrapping_add(1).max(1);
+        }
+    }
+
+    /// The send in flight is complete. The connection is ready again if something is pending.
+    pub fn sent(&mut self, slot: Slot) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else {
+            return;
+        };
+        connection.progress_ms = 0;
+        let has_pending = connection
+            .entries
+            .iter()
+            .any(|entry| entry.cursor < self.heads[entry.channel as usize]);
+        if has_pending {
+            self.mark_ready(slot);
+        }
+        self.check_invariants();
+    }
+
+    /// Whether a send is in flight.
+    pub fn is_sending(&self, slot: Slot) -> bool {
+        self.connection(slot)
+            .is_some_and(|connection| connection.progress_ms != 0)
+    }
+
+    /// Looks at up to `count` connections, going on where it stopped last, for slow consumers: a
+    /// send without progress for too long, or too many bytes behind in all channels together.
+    /// Those it finds are added to [`Self::next_evicted`]. The shard's timer calls this so often
+    /// that each connection's turn comes about every second.
+    pub fn sweep(&mut self, count: usize, now: Instant) {
+        let now_ms = self.ms(now);
+        let stuck_ms = self.config.stuck_max.as_millis() as u32;
+        for _ in 0..count.min(self.connections.len()) {
+            if self.swept_to >= self.connections.len() {
+                self.swept_to = 0;
+            }
+            let slot = self.swept_to as Slot;
+            self.swept_to += 1;
+            let connection = &self.connections[slot as usize];
+            if connection.progress_ms == 0 || connection.is_evicted {
+                continue;
+            }
+            let silent_ms = now_ms.wrapping_add(1).wrapping_sub(connection.progress_ms);
+            let lag = connection
+                .entries
+                .iter()
+                .map(|entry| self.heads[entry.channel as usize].saturating_sub(entry.cursor))
+                .sum::<u64>();
+            if silent_ms >= stuck_ms {
+                self.evict(slot, SlowReason::Stuck);
+            } else if lag > self.config.lag_bytes_max {
+                self.evict(slot, SlowReason::Bytes);
+            }
+        }
+    }
+
+    /// A connection that must be closed as a slow consumer (code 3008); its subscriptions have
+    /// ended in effect, and [`Self::close`] removes them.
+    pub fn next_evicted(&mut self) -> Option<(Slot, SlowReason)> {
+        self.evicted.pop()
+    }
+
+    /// Finds the slowest cursor, forgets what lies below it, and evicts those who would keep more
+    /// than the bound. `last_len` is the length of what arrived last: that is always kept, so that
+    /// one frame longer than the bound evicts nobody who keeps up.
+    pub(super) fn trim(&mut self, index: u32, last_len: u64) {
+        let head = self.heads[index as usize];
+        let bound = self.config.lag_bytes_max.max(last_len);
+        let limit = head.saturating_sub(bound);
+        let Some(found) = self.places[index as usize].channel.as_ref() else {
+            return;
+        };
+        let mut slowest = head;
+        let mut too_slow: Vec<Slot> = Vec::new();
+        for subscriber in &found.subscribers {
+            let cursor = self.connections[subscriber.slot as usize].entries
+                [subscriber.entry as usize]
+                .cursor;
+            if cursor < limit {
+                too_slow.push(subscriber.slot);
+            } else {
+                slowest = slowest.min(cursor);
+            }
+        }
+        for slot in too_slow {
+            self.evict(slot, SlowReason::Bytes);
+        }
+        if let Some(found) = self.places[index as usize].channel.as_mut() {
+            found.trim(slowest.max(found.tail()), head);
+        }
+    }
+
+    /// Nothing more is sent to this connection: its cursors go to the heads, so that it holds
+    /// nothing back.
+    fn evict(&mut self, slot: Slot, reason: SlowReason) {
+        let connection = &mut self.connections[slot as usize];
+        for entry in &mut connection.entries {
+            let head = self.heads[entry.channel as usize];
+            if entry.cursor >= head {
+                continue;
+            }
+            entry.cursor = head;
+            if let Some(found) = self.places[entry.channel as usize].channel.as_mut() {
+                found.lagging -= 1;
+                if found.lagging == 0 {
+                    found.trim(head, head);
+                }
+            }
+        }
+        if std::mem::replace(&mut connection.is_evicted, true) {
+            return;
+        }
+        match reason {
+            SlowReason::Bytes => self.stats.slow_bytes += 1,
+            SlowReason::Stuck => self.stats.slow_stuck += 1,
+        }
+        self.evicted.push((slot, reason));
+    }
+
+    /// Positions of a subscription, for tests and for history: cursor and head.
+    pub fn positions(&self, slot: Slot, key: ChannelKey) -> Option<(u64, u64)> {
+        let connection = self.connection(slot)?;
+        let entry = connection
+            .entries
+            .iter()
+            .find(|entry| entry.channel == key.index && entry.cursor != UNCONFIRMED)?;
+        Some((entry.cursor, self.heads[key.index as usize]))
+    }
+}

@@ -1,0 +1,182 @@
+//! What travels through a channel.
+
+use flux_runtime::log::{LogSlice, LogWriter};
+
+use crate::protocol::{ClientId, ClientInfo, Publication, Push};
+
+/// What kind of push a message becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MessageKind {
+    /// Data that somebody published.
+    Publication,
+    /// A client has subscribed.
+    Join,
+    /// A client has left.
+    Leave,
+}
+
+/// A message in its publisher's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageRef<'a> {
+    /// Data that somebody published.
+    Publication {
+        /// The payload: a JSON value.
+        data: &'a [u8],
+        /// Who published it, where that was a client.
+        info: Option<ClientInfo<'a>>,
+    },
+    /// A client has subscribed.
+    Join(ClientInfo<'a>),
+    /// A client has left.
+    Leave(ClientInfo<'a>),
+}
+
+impl<'a> MessageRef<'a> {
+    /// What it is.
+    pub fn kind(&self) -> MessageKind {
+        match self {
+            Self::Publication { .. } => MessageKind::Publication,
+            Self::Join(_) => MessageKind::Join,
+            Self::Leave(_) => MessageKind::Leave,
+        }
+    }
+
+    /// The payload; empty for join and leave.
+    pub fn data(&self) -> &'a [u8] {
+        match self {
+            Self::Publication { data, .. } => data,
+            Self::Join(_) | Self::Leave(_) => b"",
+        }
+    }
+
+    /// Who published, came or went.
+    pub fn info(&self) -> Option<ClientInfo<'a>> {
+        match self {
+            Self::Publication { info, .. } => *info,
+            Self::Join(info) | Self::Leave(info) => Some(*info),
+        }
+    }
+
+    /// Length of its parts in bytes.
+    pub fn size(&self) -> usize {
+        let info = self.info().map_or(0, |info| {
+            size_of::<ClientId>() + info.user.len() + info.conn_info.len() + info.chan_info.len()
+        });
+        self.data().len() + info
+    }
+
+    /// The push that subscribers of `channel` get.
+    pub fn push(self, channel: &'a str) -> Push<'a> {
+        match self {
+            Self::Publication { data, info } => Push::Publication {
+                channel,
+                publication: Publication {
+                    data,
+                    info,
+                    offset: 0,
+                },
+            },
+            Self::Join(info) => Push::Join { channel, info },
+            Self::Leave(info) => Push::Leave { channel, info },
+        }
+    }
+
+    /// Copies it into `arena`, from where it may travel to another thread. The arena gives memory
+    /// for many messages at once, so a message costs no allocation of its own.
+    pub fn store(&self, arena: &mut LogWriter) -> Message {
+        let data = self.data();
+        let (bytes, info) = match self.info() {
+            None => (arena.append(&[data]), None),
+            Some(info) => (
+                arena.append(&[data, info.user.as_bytes(), info.conn_info, info.chan_info]),
+                Some(StoredInfo {
+                    client: info.client,
+                    user_len: info.user.len() as u32,
+                    conn_info_len: info.conn_info.len() as u32,
+                }),
+            ),
+        };
+        Message {
+            kind: self.kind(),
+            data_len: data.len() as u32,
+            info,
+            bytes,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct StoredInfo {
+    client: ClientId,
+    user_len: u32,
+    conn_info_len: u32,
+}
+
+/// A message on its way between threads.
+#[derive(Debug, Clone)]
+pub struct Message {
+    kind: MessageKind,
+    data_len: u32,
+    info: Option<StoredInfo>,
+    /// Data, user, connection info, channel info.
+    bytes: LogSlice,
+}
+
+impl Message {
+    /// Its parts.
+    pub fn as_ref(&self) -> MessageRef<'_> {
+        let (data, rest) = self.bytes.as_bytes().split_at(self.data_len as usize);
+        let info = self.info.map(|info| {
+            let (user, rest) = rest.split_at(info.user_len as usize);
+            let (conn_info, chan_info) = rest.split_at(info.conn_info_len as usize);
+            ClientInfo {
+                // It was text when it was stored.
+                user: std::str::from_utf8(user).unwrap_or_default(),
+                client: info.client,
+                conn_info,
+                chan_info,
+            }
+        });
+        match (self.kind, info) {
+            (MessageKind::Join, Some(info)) => MessageRef::Join(info),
+            (MessageKind::Leave, Some(info)) => MessageRef::Leave(info),
+            (_, info) => MessageRef::Publication { data, info },
+        }
+    }
+
+    /// Length of its parts in bytes.
+    pub fn size(&self) -> usize {
+        self.as_ref().size()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_message_comes_back_whole() {
+        let mut arena = LogWriter::new();
+        let info = ClientInfo {
+            user: "u",
+            client: ClientId::from_random(7),
+            conn_info: b"{\"a\":1}",
+            chan_info: b"2",
+        };
+        let messages = [
+            MessageRef::Publication {
+                data: b"[1,2]",
+                info: Some(info),
+            },
+            MessageRef::Publication {
+                data: b"{}",
+                info: None,
+            },
+            MessageRef::Join(info),
+            MessageRef::Leave(info),
+        ];
+        for message in messages {
+            assert_eq!(message.store(&mut arena).as_ref(), message);
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The one place where a channel's messages get their order.
+//!
+//! There is one sequencer per owner: in the memory engine the shard that the channel's name hashes
+//! to, in the Redis engine the thread that reads what Redis delivers. It encodes each message once
+//! per variant that somebody listens to and hands out the slice, one per shard, not per subscriber.
+//!
+//! Invariants
+//! - A channel is in the table exactly while some shard listens to some variant of it.
+//! - A feed (a variant's log and its listeners) exists exactly while it has listeners.
+//! - A shard is at most once among the listeners of a feed, with the key it last joined with.
+
+use std::sync::Arc;
+
+use flux_runtime::log::{LogSlice, LogWriter};
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use super::{ChannelKey, MessageRef, ShardIndex, Variant};
+use crate::protocol::WireFormat;
+use crate::websocket::{Opcode, header};
+
+/// How a listener's coming or going changed what this sequencer needs of the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// The channel has its first listener: somewhere a subscription has to begin.
+    Began,
+    /// The channel has lost its last listener: a subscription may end.
+    Ended,
+    /// Neither.
+    Unchanged,
+}
+
+/// One variant of a channel: its log and who gets it.
+struct Feed {
+    writer: LogWriter,
+    listeners: SmallVec<[(ShardIndex, ChannelKey); 2]>,
+    /// Tells this feed from a later one of the same channel and variant.
+    id: u64,
+    /// Whether it is in the list of feeds that hold memory.
+    is_listed: bool,
+    /// Whether something was written since the last sweep.
+    has_written: bool,
+}
+
+#[derive(Default)]
+struct Channel {
+    feeds: [Option<Box<Feed>>; Variant::COUNT],
+}
+
+impl Channel {
+    fn is_unheard(&self) -> bool {
+        self.feeds.iter().all(Option::is_none)
+    }
+}
+
+/// Gives the messages of its channels their order and their encoded form.
+#[derive(Default)]
+pub struct Sequencer {
+    channels: HashMap<Arc<str>, Channel, RandomState>,
+    /// Feeds that hold memory for their log, for the next sweep.
+    warm: Vec<(Arc<str>, Variant, u64)>,
+    feeds_made: u64,
+    encoded: Vec<u8>,
+}
+
+impl Sequencer {
+    /// A sequencer without channels.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// From now on `shard` gets the messages of `channel` in `variant`, addressed with `key`.
+    /// A shard that already listens is known by the new key from now on.
+    pub fn join(
+        &mut self,
+        channel: &Arc<str>,
+        variant: Variant,
+        shard: ShardIndex,
+        key: ChannelKey,
+    ) -> Interest {
+        let entry = self.channels.entry(Arc::clone(channel)).or_default();
+        let interest = match entry.is_unheard() {
+            true => Interest::Began,
+            false => Interest::Unchanged,
+        };
+        let feeds_made = &mut self.feeds_made;
+        let feed = entry.feeds[variant as usize].get_or_insert_with(|| {
+            *feeds_made += 1;
+            Box::new(Feed {
+                writer: LogWriter::new(),
+                listeners: SmallVec::new(),
+                id: *feeds_made,
+                is_listed: false,
+                has_written: false,
+            })
+        });
+        match feed.listeners.iter_mut().find(|(at, _)| *at == shard) {
+            Some((_, old)) => *old = key,
+            None => feed.listeners.push((shard, key)),
+        }
+        self.check_invariants();
+        interest
+    }
+
+    /// `shard` no longer listens under `key`. A key that it has meanwhile replaced is ignored.
+    pub fn leave(
+        &mut self,
+        channel: &str,
+        variant: Variant,
+        shard: ShardIndex,
+        key: ChannelKey,
+    ) -> Interest {
+        let Some(entry) = self.channels.get_mut(channel) else {
+            return Interest::Unchanged;
+        };
+        let feed = &mut entry.feeds[variant as usize];
+        if let Some(listening) = feed {
+            listening
+                .listeners
+                .retain(|listener| *listener != (shard, key));
+            if listening.listeners.is_empty() {
+                *feed = None;
+            }
+        }
+        let ended = entry.is_unheard();
+        if ended {
+            self.channels.remove(channel);
+        }
+        self.check_invariants();
+        match ended {
+            true => Interest::Ended,
+            false => Interest::Unchanged,
+        }
+    }
+
+    /// Encodes `message` once for each variant of `channel` that somebody listens to and hands the
+    /// slice out, one per listening shard. `deliver` says whether the shard took it; one that could
+    /// not is no longer a listener (it must be told that it missed something).
+    ///
+    /// Returns how many shards took it, and whether the channel has lost its last listener by it.
+    pub fn publish(
+        &mut self,
+        channel: &str,
+        message: MessageRef<'_>,
+        deliver: &mut impl FnMut(ShardIndex, ChannelKey, LogSlice) -> bool,
+    ) -> (usize, Interest) {
+        let Some((name, entry)) = self.channels.get_key_value_mut(channel) else {
+            return (0, Interest::Unchanged);
+        };
+        let mut taken = 0;
+        let mut is_encoded = false;
+        for variant in Variant::ALL {
+            let slot = &mut entry.feeds[variant as usize];
+            let Some(feed) = slot else { continue };
+            if !variant.carries(message.kind()) {
+                continue;
+            }
+            if !is_encoded {
+                self.encoded.clear();
+                WireFormat::Json.push(&mut self.encoded, &message.push(name));
+                is_encoded = true;
+            }
+            let header = header(Opcode::Text, self.encoded.len());
+            let slice = feed.writer.append(&[&header, &self.encoded]);
+            feed.has_written = true;
+            if !std::mem::replace(&mut feed.is_listed, true) {
+                self.warm.push((Arc::clone(name), variant, feed.id));
+            }
+            feed.listeners
+                .retain(|(shard, key)| deliver(*shard, *key, slice.clone()));
+            taken += feed.listeners.len();
+            if feed.listeners.is_empty() {
+                *slot = None;
+            }
+        }
+        let ended = entry.is_unheard();
+        if ended {
+            self.channels.remove(channel);
+        }
+        self.check_invariants();
+        let interest = match ended {
+            true => Interest::Ended,
+            false => Interest::Unchanged,
+        };
+        (taken, interest)
+    }
+
+    /// Gives back the log memory of channels that were quiet since the last call. To be called
+    /// every few seconds; costs as much as there were busy channels, not as there are channels.
+    pub fn sweep(&mut self) {
+        let channels = &mut self.channels;
+        self.warm.retain(|(name, variant, id)| {
+            let feed = channels
+                .get_mut(name)
+                .and_then(|channel| channel.feeds[*variant as usize].as_mut())
+                .filter(|feed| feed.id == *id);
+            let Some(feed) = feed else { return false };
+            feed.is_listed = std::mem::replace(&mut feed.has_written, false);
+            if !feed.is_listed {
+                feed.writer.release();
+            }
+            feed.is_listed
+        });
+    }
+
+    /// How many channels have listeners.
+    pub fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Whether `channel` has listeners.
+    pub fn is_heard(&self, channel: &str) -> bool {
+        self.channels.contains_key(channel)
+    }
+
+    /// The channels that have listeners, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.channels.keys()
+    }
+
+    /// Checked after each change in debug builds; the cost is the size of one channel.
+    fn check_invariants(&self) {
+        if cfg!(debug_assertions) && self.channels.len() <= 64 {
+            for (name, channel) in &self.channels {
+                assert!(!channel.is_unheard(), "{name}: kept without listeners");
+                for feed in channel.feeds.iter().flatten() {
+                    assert!(!feed.listeners.is_empty(), "{name}: feed without listeners");
+                    for (at, (shard, _)) in feed.listeners.iter().enumerate() {
+                        let again = feed.listeners[..at].iter().any(|(s, _)| s == shard);
+                        assert!(!again, "{name}: shard {shard} listens twice");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,611 @@
+//! Who on this shard listens to what, and how far each has read.
+//!
+//! A subscription costs 8 bytes in its channel (who) and 16 bytes in its connection (which channel,
+//! where among its subscribers, and a cursor); both lists are dense and point at each other, so
+//! leaving is a swap and a repair. Heads of all channels lie side by side, so finding out what a
+//! connection has pending touches nothing else.
+//!
+//! Invariants
+//! - `channels[e.channel].subscribers[e.place]` points back at each entry `e`, and the other way.
+//! - A connection has at most one entry per channel name, whatever the variant.
+//! - A channel is in the table exactly while it has subscribers.
+//! - A connection is in the ready list at most once, exactly while its `is_ready` is set.
+//! - Those of `channel`.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flux_runtime::log::LogSlice;
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use smallvec::SmallVec;
+
+use super::channel::{Channel, Subscriber, UNCONFIRMED, Waiter};
+use super::fanout::SlowReason;
+use super::{ChannelKey, Slot, Variant};
+
+/// Bounds of what a connection may lag.
+#[derive(Debug, Clone, Copy)]
+pub struct SubscriptionsConfig {
+    /// Most bytes that a connection may be behind by, over all its channels and in any one of them
+    /// (Centrifugo's `client.queue_max_size`).
+    pub lag_bytes_max: u64,
+    /// Longest time that a send may make no progress.
+    pub stuck_max: Duration,
+}
+
+impl Default for SubscriptionsConfig {
+    fn default() -> Self {
+        Self {
+            lag_bytes_max: crate::limits::LAG_BYTES_MAX,
+            stuck_max: crate::limits::SEND_STUCK_MAX,
+        }
+    }
+}
+
+/// One subscription in its connection's list.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    pub(super) channel: u32,
+    pub(super) place: u32,
+    pub(super) cursor: u64,
+}
+
+/// What is known of a connection here; without subscriptions it owns no heap memory.
+#[derive(Debug, Default)]
+pub(super) struct Connection {
+    pub(super) entries: SmallVec<[Entry; 1]>,
+    /// When the send in flight last made progress, in ms since `started`, plus one; 0 without.
+    pub(super) progress_ms: u32,
+    pub(super) is_ready: bool,
+    pub(super) is_evicted: bool,
+}
+
+// An idle connection with one subscription keeps both inside this.
+const _: () = assert!(size_of::<Connection>() <= 32 && size_of::<Entry>() == 16);
+
+/// Counters since start; the shard exports them.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Channels with subscribers now.
+    pub channels: u64,
+    /// Subscriptions now.
+    pub subscriptions: u64,
+    /// Slices of log received for channels that have subscribers here.
+    pub publications: u64,
+    /// Slices received for channels that nobody here listens to any more.
+    pub late: u64,
+    /// Publications times the subscribers they were for.
+    pub deliveries: u64,
+    /// Connections found too slow, by bytes.
+    pub slow_bytes: u64,
+    /// Connections found too slow, by time.
+    pub slow_stuck: u64,
+}
+
+/// Answer to [`Subscriptions::subscribe`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subscribed {
+    /// In effect: everything that arrives from now on is delivered.
+    Active,
+    /// In effect once the engine has confirmed the channel, which it was already asked for.
+    Waiting,
+    /// As `Waiting`, and the engine must be asked now: it is the first subscription.
+    First {
+        /// To be given to the engine, and to come back from it.
+        key: ChannelKey,
+        /// The channel's name, shared.
+        name: Arc<str>,
+    },
+    /// The connection has a subscription to this channel (in effect or waiting).
+    Duplicate,
+}
+
+/// Answer to [`Subscriptions::unsubscribe`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unsubscribed {
+    /// There was no such subscription.
+    NotSubscribed,
+    /// It is gone; with the channel, if it was the last one.
+    Left(Option<Released>),
+}
+
+/// A channel without subscribers on this shard: the engine need not deliver it any longer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Released {
+    /// What the engine knew it by.
+    pub key: ChannelKey,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Which of its logs was listened to.
+    pub variant: Variant,
+}
+
+/// A place in the table of channels.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) generation: u32,
+    pub(super) channel: Option<Box<Channel>>,
+}
+
+/// The subscriptions of one shard.
+pub struct Subscriptions {
+    pub(super) config: SubscriptionsConfig,
+    started: Instant,
+    hasher: RandomState,
+    by_name: HashTable<u32>,
+    pub(super) places: Vec<Place>,
+    /// Head of each channel, by place.
+    pub(super) heads: Vec<u64>,
+    free: Vec<u32>,
+    pub(super) connections: Vec<Connection>,
+    /// Channels that got something since the last round.
+    pub(super) advanced: Vec<u32>,
+    /// Connections that have something to send and no send in flight.
+    pub(super) ready: Vec<Slot>,
+    pub(super) evicted: Vec<(Slot, SlowReason)>,
+    pub(super) is_urgent: bool,
+    pub(super) swept_to: usize,
+    pub(super) stats: Stats,
+}
+
+impl Subscriptions {
+    /// Nothing subscribed. `now` is any moment at or before those that later calls are given.
+    pub fn new(config: SubscriptionsConfig, now: Instant) -> Self {
+        Self {
+            config,
+            started: now,
+            hasher: RandomState::default(),
+            by_name: HashTable::new(),
+            places: Vec::new(),
+            heads: Vec::new(),
+            free: Vec::new(),
+            connections: Vec::new(),
+            advanced: Vec::new(),
+            ready: Vec::new(),
+            evicted: Vec::new(),
+            is_urgent: false,
+            swept_to: 0,
+            stats: Stats::default(),
+        }
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Forgets everything about the connection in `slot`; `released` hears of each channel that
+    /// has lost its last subscriber by it.
+    pub fn close(&mut self, slot: Slot, released: &mut impl FnMut(Released)) {
+        while let Some(entry) = self
+            .connection(slot)
+            .and_then(|connection| connection.entries.last().copied())
+        {
+            let at = self.connections[slot as usize].entries.len() - 1;
+            if let Some(gone) = self.remove_entry(slot, at, entry) {
+                released(gone);
+            }
+        }
+        if let Some(connection) = self.connections.get_mut(slot as usize) {
+            let was_ready = connection.is_ready;
+            *connection = Connection::default();
+            if was_ready {
+                self.ready.retain(|ready| *ready != slot);
+            }
+        }
+        self.evicted.retain(|(evicted, _)| *evicted != slot);
+        self.check_invariants();
+    }
+
+    /// Subscribes the connection in `slot`. `command` comes back from [`Self::confirm`] or
+    /// [`Self::refuse`] when the answer is `Waiting` or `First`.
+    pub fn subscribe(
+        &mut self,
+        slot: Slot,
+        channel: &str,
+        variant: Variant,
+        command: u32,
+    ) -> Subscribed {
+        if self.is_subscribed(slot, channel) {
+            return Subscribed::Duplicate;
+        }
+        let (index, is_new) = match self.find(channel, variant) {
+            Some(index) => (index, false),
+            None => (self.insert(channel, variant), true),
+        };
+        if self.connections.len() <= slot as usize {
+            self.connections
+                .resize_with(slot as usize + 1, Connection::default);
+        }
+        let head = self.heads[index as usize];
+        let generation = self.places[index as usize].generation;
+        let found = self.places[index as usize]
+            .channel
+            .as_mut()
+            .expect("a channel just found is in its place");
+        let entries = &mut self.connections[slot as usize].entries;
+        found.subscribers.push(Subscriber {
+            slot,
+            entry: entries.len() as u32,
+        });
+        entries.push(Entry {
+            channel: index,
+            place: found.subscribers.len() as u32 - 1,
+            cursor: if found.is_confirmed() {
+                head
+            } else {
+                UNCONFIRMED
+            },
+        });
+        self.stats.subscriptions += 1;
+        let answer = match &mut found.waiting {
+            None => Subscribed::Active,
+            Some(waiting) => {
+                waiting.push(Waiter { slot, command });
+                if is_new {
+                    Subscribed::First {
+                        key: ChannelKey { index, generation },
+                        name: Arc::clone(&found.name),
+                    }
+                } else {
+                    Subscribed::Waiting
+                }
+            }
+        };
+        self.check_invariants();
+        answer
+    }
+
+    /// Ends a subscription, in effect or waiting. What it had pending is not sent any more.
+    pub fn unsubscribe(&mut self, slot: Slot, channel: &str) -> Unsubscribed {
+        let Some(at) = self.entry_of(slot, channel) else {
+            return Unsubscribed::NotSubscribed;
+        };
+        let entry = self.connections[slot as usize].entries[at];
+        let released = self.remove_entry(slot, at, entry);
+        self.check_invariants();
+        Unsubscribed::Left(released)
+    }
+
+    /// The engine delivers the channel from now on. `confirmed` gets slot and command of everybody
+    /// who waited. A late word about an earlier channel in the same place changes nothing.
+    pub fn confirm(&mut self, key: ChannelKey, confirmed: &mut impl FnMut(Slot, u32)) {
+        let Some(waiting) = self.channel_mut(key).and_then(|found| found.waiting.take()) else {
+            return;
+        };
+        let head = self.heads[key.index as usize];
+        let Some(found) = self.places[key.index as usize].channel.as_ref() else {
+            return;
+        };
+        for subscriber in &found.subscribers {
+            let entry = subscriber.entry as usize;
+            self.connections[subscriber.slot as usize].entries[entry].cursor = head;
+        }
+        for waiter in waiting.iter() {
+            confirmed(waiter.slot, waiter.command);
+        }
+        self.check_invariants();
+    }
+
+    /// The engine will not deliver the channel: everybody who waited is told, and it is gone.
+    pub fn refuse(&mut self, key: ChannelKey, refused: &mut impl FnMut(Slot, u32)) {
+        let Some(waiting) = self.channel_mut(key).and_then(|found| found.waiting.take()) else {
+            return;
+        };
+        self.drop_channel(key, &mut |_| {});
+        for waiter in waiting.iter() {
+            refused(waiter.slot, waiter.command);
+        }
+        self.check_invariants();
+    }
+
+    /// Something of this channel was lost on its way to this shard, and the engine delivers it no
+    /// longer: every subscription to it ends. `ended` gets the connections that must be told (their
+    /// position is insufficient state: code 2500, upon which a client subscribes anew).
+    /// Returns the channel's name.
+    pub fn lose(&mut self, key: ChannelKey, ended: &mut impl FnMut(Slot)) -> Option<Arc<str>> {
+        let name = Arc::clone(&self.channel_mut(key)?.name);
+        self.drop_channel(key, ended);
+        self.check_invariants();
+        Some(name)
+    }
+
+    /// Takes what the engine delivered. It is sent in the next round.
+    pub fn append(&mut self, key: ChannelKey, slice: &LogSlice) {
+        let lag_bytes_max = self.config.lag_bytes_max;
+        let index = key.index as usize;
+        let head = self.heads.get(index).copied().unwrap_or_default();
+        let Some(found) = self.channel_mut(key).filter(|found| found.is_confirmed()) else {
+            self.stats.late += 1;
+            return;
+        };
+        if slice.is_empty() {
+            return;
+        }
+        found.append(head, slice);
+        found.lagging = found.subscribers.len() as u32;
+        let head = head + slice.len() as u64;
+        let is_first = !std::mem::replace(&mut found.has_advanced, true);
+        // Much of one channel in one turn: send before more is taken, else those who keep up
+        // would be judged by what they had no chance to take.
+        let is_urgent = head - found.rounded > lag_bytes_max / 4;
+        let wants_trim = found.wants_trim(head) || head - found.tail() > lag_bytes_max;
+        let subscribers = found.subscribers.len() as u64;
+        self.heads[index] = head;
+        self.is_urgent |= is_urgent;
+        self.stats.publications += 1;
+        self.stats.deliveries += subscribers;
+        if is_first {
+            self.advanced.push(key.index);
+        }
+        if wants_trim {
+            self.trim(key.index, slice.len() as u64);
+        }
+        self.check_invariants();
+    }
+
+    /// Whether the connection has a subscription to `channel`, in effect or waiting.
+    pub fn is_subscribed(&self, slot: Slot, channel: &str) -> bool {
+        self.entry_of(slot, channel).is_some()
+    }
+
+    /// How many subscriptions the connection has.
+    pub fn count_of(&self, slot: Slot) -> usize {
+        self.connection(slot)
+            .map_or(0, |connection| connection.entries.len())
+    }
+
+    /// Names and variants of what the connection is subscribed to (waiting ones included).
+    pub fn channels_of(&self, slot: Slot) -> impl Iterator<Item = (&Arc<str>, Variant)> {
+        self.connection(slot)
+            .into_iter()
+            .flat_map(|connection| connection.entries.iter())
+            .filter_map(|entry| self.places[entry.channel as usize].channel.as_ref())
+            .map(|found| (&found.name, found.variant))
+    }
+
+    /// Name of a channel; `None` when it is gone.
+    pub fn name(&self, key: ChannelKey) -> Option<&Arc<str>> {
+        let place = self.places.get(key.index as usize)?;
+        let found = place.channel.as_ref()?;
+        (place.generation == key.generation).then_some(&found.name)
+    }
+
+    /// How many connections on this shard are subscribed to `channel`.
+    pub fn subscribers_of(&self, channel: &str) -> usize {
+        Variant::ALL
+            .iter()
+            .filter_map(|variant| self.find(channel, *variant))
+            .filter_map(|index| self.places[index as usize].channel.as_ref())
+            .map(|found| found.subscribers.len())
+            .sum()
+    }
+
+    pub(super) fn ms(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.started).as_millis() as u32
+    }
+
+    pub(super) fn connection(&self, slot: Slot) -> Option<&Connection> {
+        self.connections.get(slot as usize)
+    }
+
+    fn channel_mut(&mut self, key: ChannelKey) -> Option<&mut Channel> {
+        let place = self.places.get_mut(key.index as usize)?;
+        if place.generation != key.generation {
+            return None;
+        }
+        place.channel.as_deref_mut()
+    }
+
+    fn find(&self, channel: &str, variant: Variant) -> Option<u32> {
+        let hash = self.hasher.hash_one(channel);
+        self.by_name
+            .find(hash, |index| {
+                self.places[*index as usize]
+                    .channel
+                    .as_ref()
+                    .is_some_and(|found| found.variant == variant && *found.name == *channel)
+            })
+            .copied()
+    }
+
+    fn entry_of(&self, slot: Slot, channel: &str) -> Option<usize> {
+        let connection = self.connection(slot)?;
+        if connection.entries.is_empty() {
+            return None;
+        }
+        Variant::ALL.iter().find_map(|variant| {
+            let index = self.find(channel, *variant)?;
+            connection
+                .entries
+                .iter()
+                .position(|entry| entry.channel == index)
+        })
+    }
+
+    fn insert(&mut self, channel: &str, variant: Variant) -> u32 {
+        let name: Arc<str> = self.name_of_other_variant(channel, variant);
+        let new = Box::new(Channel::new(name, variant));
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.places[index as usize].channel = Some(new);
+                index
+            }
+            None => {
+                self.places.push(Place {
+                    generation: 0,
+                    channel: Some(new),
+                });
+                self.heads.push(0);
+                self.places.len() as u32 - 1
+            }
+        };
+        self.heads[index as usize] = 0;
+        let (places, hasher) = (&self.places, &self.hasher);
+        let hash = hasher.hash_one(channel);
+        self.by_name.insert_unique(hash, index, |index| {
+            places[*index as usize]
+                .channel
+                .as_ref()
+                .map_or(0, |found| hasher.hash_one(&*found.name))
+        });
+        self.stats.channels += 1;
+        index
+    }
+
+    /// The name as another variant of the channel holds it, else a new copy.
+    fn name_of_other_variant(&self, channel: &str, variant: Variant) -> Arc<str> {
+        Variant::ALL
+            .iter()
+            .filter(|other| **other != variant)
+            .find_map(|other| self.find(channel, *other))
+            .and_then(|index| self.places[index as usize].channel.as_ref())
+            .map_or_else(|| Arc::from(channel), |found| Arc::clone(&found.name))
+    }
+
+    /// Takes entry number `at` out of the connection and of its channel.
+    fn remove_entry(&mut self, slot: Slot, at: usize, entry: Entry) -> Option<Released> {
+        self.detach_from_connection(slot, at);
+        let index = entry.channel as usize;
+        let head = self.heads[index];
+        let found = self.places[index].channel.as_mut()?;
+        if let Some(waiting) = &mut found.waiting {
+            waiting.retain(|waiter| waiter.slot != slot);
+        }
+        found.subscribers.swap_remove(entry.place as usize);
+        if let Some(moved) = found.subscribers.get(entry.place as usize) {
+            self.connections[moved.slot as usize].entries[moved.entry as usize].place = entry.place;
+        }
+        self.stats.subscriptions -= 1;
+        if entry.cursor < head {
+            found.lagging -= 1;
+        }
+        if found.lagging == 0 {
+            found.trim(head, head);
+        }
+        if !found.subscribers.is_empty() {
+            return None;
+        }
+        Some(self.free_channel(entry.channel))
+    }
+
+    fn detach_from_connection(&mut self, slot: Slot, at: usize) {
+        let connection = &mut self.connections[slot as usize];
+        connection.entries.swap_remove(at);
+        if let Some(moved) = connection.entries.get(at)
+            && let Some(other) = self.places[moved.channel as usize].channel.as_mut()
+        {
+            other.subscribers[moved.place as usize].entry = at as u32;
+        }
+        // A connection that once had many subscriptions does not keep the memory for them.
+        let connection = &mut self.connections[slot as usize];
+        if connection.entries.spilled()
+            && connection.entries.len() * 4 <= connection.entries.capacity()
+        {
+            connection.entries.shrink_to_fit();
+        }
+    }
+
+    fn drop_channel(&mut self, key: ChannelKey, ended: &mut impl FnMut(Slot)) {
+        while let Some(subscriber) = self
+            .channel_mut(key)
+            .and_then(|found| found.subscribers.pop())
+        {
+            self.detach_from_connection(subscriber.slot, subscriber.entry as usize);
+            self.stats.subscriptions -= 1;
+            ended(subscriber.slot);
+        }
+        self.free_channel(key.index);
+    }
+
+    fn free_channel(&mut self, index: u32) -> Released {
+        let place = &mut self.places[index as usize];
+        let found = place
+            .channel
+            .take()
+            .expect("only a channel in the table is freed");
+        let released = Released {
+            key: ChannelKey {
+                index,
+                generation: place.generation,
+            },
+            name: Arc::clone(&found.name),
+            variant: found.variant,
+        };
+        place.generation = place.generation.wrapping_add(1);
+        let hash = self.hasher.hash_one(&*found.name);
+        if let Ok(in_table) = self.by_name.find_entry(hash, |other| *other == index) {
+            in_table.remove();
+        }
+        if found.has_advanced {
+            self.advanced.retain(|other| *other != index);
+        }
+        self.heads[index as usize] = 0;
+        self.free.push(index);
+        self.stats.channels -= 1;
+        released
+    }
+
+    /// Checked after each mutation in debug builds while the tables are small enough for it.
+    #[inline]
+    pub(super) fn check_invariants(&self) {
+        if cfg!(debug_assertions) && self.connections.len() + self.places.len() <= 256 {
+            self.check_all();
+        }
+    }
+
+    fn check_all(&self) {
+        let mut channels = 0;
+        let mut subscriptions = 0;
+        for (index, place) in self.places.iter().enumerate() {
+            let Some(found) = &place.channel else {
+                continue;
+            };
+            channels += 1;
+            let head = self.heads[index];
+            found.check_invariants(head);
+            assert_eq!(self.find(&found.name, found.variant), Some(index as u32));
+            assert_eq!(
+                found.has_advanced,
+                self.advanced.contains(&(index as u32)),
+                "{}: advanced, or not",
+                found.name
+            );
+            let mut lagging = 0;
+            for (place, subscriber) in found.subscribers.iter().enumerate() {
+                let connection = &self.connections[subscriber.slot as usize];
+                let entry = connection.entries[subscriber.entry as usize];
+                assert_eq!((entry.channel, entry.place), (index as u32, place as u32));
+                if found.is_confirmed() {
+                    assert!(entry.cursor >= found.tail() && entry.cursor <= head);
+                    lagging += u32::from(entry.cursor < head);
+                } else {
+                    assert_eq!(entry.cursor, UNCONFIRMED);
+                }
+            }
+            assert_eq!(lagging, found.lagging, "{}: lagging", found.name);
+        }
+        let mut ready = 0;
+        for (slot, connection) in self.connections.iter().enumerate() {
+            subscriptions += connection.entries.len() as u64;
+            ready += usize::from(connection.is_ready);
+            for (at, entry) in connection.entries.iter().enumerate() {
+                let found = self.places[entry.channel as usize].channel.as_ref();
+                let found = found.expect("an entry's channel is in the table");
+                let back = found.subscribers[entry.place as usize];
+                assert_eq!((back.slot as usize, back.entry as usize), (slot, at));
+            }
+        }
+        assert_eq!(ready, self.ready.len(), "ready connections");
+        assert!(
+            self.ready
+                .iter()
+                .all(|slot| self.connections[*slot as usize].is_ready)
+        );
+        assert_eq!(self.stats.channels, channels);
+        assert_eq!(self.stats.subscriptions, subscriptions);
+        assert_eq!(self.by_name.len() as u64, channels);
+    }
+}
