@@ -2,7 +2,7 @@
 //!
 //! Only what the gateway reads is kept; the other fields of the schema are accepted and dropped by
 //! the decoders. Text that stands in the message without escapes is borrowed from it, and so is
-//! data: raw JSON in the JSON format, bytes in Protobuf.
+//! data: in the JSON format one JSON value on one line, in Protobuf bytes.
 
 use std::borrow::Cow;
 
@@ -104,8 +104,8 @@ pub struct ChannelRequest<'a> {
 pub struct PublishRequest<'a> {
     /// Never empty in a valid request.
     pub channel: Cow<'a, str>,
-    /// The payload as it stands in the message; never empty in a valid request.
-    pub data: &'a [u8],
+    /// The payload; never empty in a valid request.
+    pub data: Cow<'a, [u8]>,
     /// Kind of channel; 0 is the plain one.
     pub kind: i32,
 }
@@ -116,14 +116,14 @@ pub struct RpcRequest<'a> {
     /// Name of the method, may be empty.
     pub method: Cow<'a, str>,
     /// The payload, may be empty.
-    pub data: &'a [u8],
+    pub data: Cow<'a, [u8]>,
 }
 
 /// A message to the backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SendRequest<'a> {
     /// The payload, may be empty.
-    pub data: &'a [u8],
+    pub data: Cow<'a, [u8]>,
 }
 
 /// A new connection token.

@@ -19,8 +19,7 @@ pub mod reply;
 pub use client_id::ClientId;
 pub use codes::{Disconnect, ErrorCode, Unsubscribe};
 pub use command::{Command, Request};
-pub use json::encode_publication;
-pub use reply::{ClientInfo, ConnectResult, Publication, Push, Reply};
+pub use reply::{ClientInfo, ConnectResult, Push, Reply};
 
 /// How commands, replies and pushes look on the wire; chosen once per connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -36,6 +35,15 @@ impl WireFormat {
     pub fn decode(self, message: &[u8]) -> json::Commands<'_> {
         match self {
             Self::Json => json::decode(message),
+        }
+    }
+
+    /// Whether arrays and objects stand inside one another deeper than `depth_max` in data of this
+    /// format.
+    #[must_use]
+    pub fn is_deeper_than(self, data: &[u8], depth_max: usize) -> bool {
+        match self {
+            Self::Json => json::is_deeper_than(data, depth_max),
         }
     }
 

@@ -33,30 +33,11 @@ pub struct ConnectResult<'a> {
     pub node: &'a str,
 }
 
-/// What the gateway sends without being asked.
+/// What the gateway sends to one client without being asked. What all subscribers of a channel get
+/// alike (publications, joins, leaves) is encoded once for all of them and stands with each wire
+/// format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Push<'a> {
-    /// A publication in a channel.
-    Publication {
-        /// Where.
-        channel: &'a str,
-        /// What.
-        publication: Publication<'a>,
-    },
-    /// A client came to a channel.
-    Join {
-        /// Where.
-        channel: &'a str,
-        /// Who.
-        info: ClientInfo<'a>,
-    },
-    /// A client left a channel.
-    Leave {
-        /// Where.
-        channel: &'a str,
-        /// Who.
-        info: ClientInfo<'a>,
-    },
     /// The server ended this client's subscription.
     Unsubscribe {
         /// Where.
@@ -64,24 +45,13 @@ pub enum Push<'a> {
         /// Why.
         unsubscribe: Unsubscribe<'a>,
     },
-    /// A message to this client outside of any channel.
+    /// A message outside of any channel.
     Message {
-        /// The payload.
+        /// The payload; in JSON a value on one line.
         data: &'a [u8],
     },
     /// The connection ends; for transports without a close frame.
     Disconnect(Disconnect<'a>),
-}
-
-/// What was published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Publication<'a> {
-    /// The payload: valid JSON for clients of the JSON format.
-    pub data: &'a [u8],
-    /// Who published it, where that was a client.
-    pub info: Option<ClientInfo<'a>>,
-    /// Its place in the channel's history; 0 without one.
-    pub offset: u64,
 }
 
 /// Who a client is, for others to see.
@@ -91,8 +61,8 @@ pub struct ClientInfo<'a> {
     pub user: &'a str,
     /// Id of the connection.
     pub client: ClientId,
-    /// What the connection's credentials say about the client; raw JSON, empty without.
+    /// What the connection's credentials say about the client: JSON on one line, empty without.
     pub conn_info: &'a [u8],
-    /// What the subscription's credentials say about the client; raw JSON, empty without.
+    /// What the subscription's credentials say about the client: JSON on one line, empty without.
     pub chan_info: &'a [u8],
 }

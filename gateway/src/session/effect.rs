@@ -30,7 +30,7 @@ pub enum Effect<'a> {
         id: u32,
         /// Passed the channel rules.
         channel: &'a str,
-        /// The payload, as it stands in the message.
+        /// The payload; from a JSON client a value on one line.
         data: &'a [u8],
         /// Who publishes.
         info: ClientInfo<'a>,
@@ -51,7 +51,7 @@ pub enum Effect<'a> {
     },
     /// A message to the backend. No answer; nobody listens yet, so it is counted and dropped.
     Message {
-        /// The payload, as it stands in the message.
+        /// The payload; from a JSON client a value on one line.
         data: &'a [u8],
     },
     /// Send what the call wrote, then close the connection. Always the last effect.

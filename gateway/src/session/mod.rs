@@ -327,7 +327,9 @@ impl Session {
             _ if connecting => Err(Disconnect::BAD_REQUEST.into()),
             None if id == 0 => self.pong(),
             Some(Request::Send(request)) => {
-                effect(Effect::Message { data: request.data });
+                effect(Effect::Message {
+                    data: &request.data,
+                });
                 Ok(())
             }
             _ if id == 0 => Err(Disconnect::BAD_REQUEST.into()),
@@ -489,7 +491,10 @@ impl Session {
         if request.kind != 0 {
             return Err(ErrorCode::NotAvailable.into());
         }
-        if is_deeper_than(request.data, self.config.limits.data_depth_max) {
+        if self
+            .format
+            .is_deeper_than(&request.data, self.config.limits.data_depth_max)
+        {
             return Err(ErrorCode::BadRequest.into());
         }
         if self.publishing >= self.config.limits.pending_publishes_max {
@@ -499,7 +504,7 @@ impl Session {
         effect(Effect::Publish {
             id,
             channel,
-            data: request.data,
+            data: &request.data,
             info: self.info(),
         });
         Ok(())
@@ -555,38 +560,4 @@ impl Session {
             }
         }
     }
-}
-
-/// Whether arrays and objects stand inside one another deeper than `depth_max` in valid JSON.
-fn is_deeper_than(json: &[u8], depth_max: usize) -> bool {
-    // Each level takes an opening and a closing byte.
-    if json.len() / 2 <= depth_max {
-        return false;
-    }
-    let mut depth = 0_usize;
-    let mut in_string = false;
-    let mut escaped = false;
-    for &byte in json {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
-        match byte {
-            b'"' => in_string = true,
-            b'[' | b'{' => {
-                depth += 1;
-                if depth > depth_max {
-                    return true;
-                }
-            }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    false
 }

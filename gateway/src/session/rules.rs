@@ -14,9 +14,8 @@ const USER_BOUNDARY: u8 = b'#';
 /// Stands between them.
 const USER_SEPARATOR: char = ',';
 
-/// The options of every channel: `channel` of the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// The options of every channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChannelRules {
     /// For channels without a namespace.
     pub without_namespace: ChannelOptions,
@@ -26,7 +25,7 @@ pub struct ChannelRules {
 
 /// A named set of options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(try_from = "serde_json::Map<String, serde_json::Value>")]
 pub struct Namespace {
     /// What stands before the first `:` of its channels.
     pub name: String,
@@ -35,9 +34,33 @@ pub struct Namespace {
     pub options: ChannelOptions,
 }
 
+impl TryFrom<serde_json::Map<String, serde_json::Value>> for Namespace {
+    type Error = String;
+
+    /// serde cannot refuse unknown fields of a flattened struct, so the name is taken out first.
+    fn try_from(mut map: serde_json::Map<String, serde_json::Value>) -> Result<Self, String> {
+        let Some(serde_json::Value::String(name)) = map.remove("name") else {
+            return Err("a namespace needs a `name`".to_owned());
+        };
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if name.len() < 2 || !name.bytes().all(allowed) {
+            return Err(format!(
+                "namespace `{name}`: a name is at least two of a-z A-Z 0-9 - _ ."
+            ));
+        }
+        let options = serde_json::from_value(serde_json::Value::Object(map))
+            .map_err(|error| format!("namespace `{name}`: {error}"))?;
+        Ok(Self { name, options })
+    }
+}
+
 /// What holds in a channel. Everything is off unless switched on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of its own in Centrifugo's configuration"
+)]
 pub struct ChannelOptions {
     /// Clients may subscribe without a token.
     pub allow_subscribe_for_client: bool,
@@ -159,4 +182,109 @@ fn limited_to(channel: &str) -> Option<&str> {
     channel
         .split_once(char::from(USER_BOUNDARY))
         .map(|(_, users)| users)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn only(set: impl FnOnce(&mut ChannelOptions)) -> ChannelOptions {
+        let mut options = ChannelOptions::default();
+        set(&mut options);
+        options
+    }
+
+    #[test]
+    fn the_namespace_is_what_stands_before_the_first_colon() {
+        for (channel, expected) in [
+            ("news", None),
+            ("chat:room", Some("chat")),
+            ("chat:room:1", Some("chat")),
+            ("$chat:room", Some("chat")),
+            ("$room", None),
+            (":room", Some("")),
+            ("chat:", Some("chat")),
+        ] {
+            assert_eq!(namespace(channel), expected, "{channel}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_namespace_is_unknown_before_its_name_is_judged() {
+        let rules = ChannelRules::flat(ChannelOptions::open());
+        assert_eq!(rules.options("chat:room"), Err(ErrorCode::UnknownChannel));
+        assert_eq!(rules.options("chat:\u{e9}"), Err(ErrorCode::UnknownChannel));
+        assert_eq!(rules.options("\u{e9}"), Err(ErrorCode::BadRequest));
+        assert!(rules.options("room").is_ok());
+    }
+
+    #[test]
+    fn nothing_is_allowed_unless_switched_on() {
+        let closed = ChannelOptions::default();
+        for user in ["", "42"] {
+            assert!(!closed.may_subscribe("a", user));
+            assert!(!closed.may_publish(user, true));
+            assert!(!closed.pushes_join_leave(user, true));
+        }
+    }
+
+    #[test]
+    fn anonymous_clients_need_their_own_switch() {
+        let options = only(|options| {
+            options.allow_subscribe_for_client = true;
+            options.allow_publish_for_subscriber = true;
+        });
+        assert!(options.may_subscribe("a", "42"));
+        assert!(!options.may_subscribe("a", ""));
+        assert!(options.may_publish("42", true));
+        assert!(!options.may_publish("42", false));
+        assert!(!options.may_publish("", true));
+        // The switch for anonymous clients alone opens nothing.
+        let options = only(|options| {
+            options.allow_subscribe_for_anonymous = true;
+            options.allow_publish_for_anonymous = true;
+        });
+        assert!(!options.may_subscribe("a", ""));
+        assert!(!options.may_publish("", true));
+    }
+
+    #[test]
+    fn a_user_limited_channel_is_for_its_users_alone() {
+        let mut options = ChannelOptions::open();
+        assert!(options.may_subscribe("dialog#1,2", ""), "an ordinary name");
+        options.allow_user_limited_channels = true;
+        assert!(options.may_subscribe("dialog#1,2", "1"));
+        assert!(options.may_subscribe("dialog#1,2", "2"));
+        assert!(!options.may_subscribe("dialog#1,2", "12"));
+        assert!(!options.may_subscribe("dialog#1,2", ""));
+        assert!(!options.may_subscribe("dialog#", ""));
+        assert!(options.may_subscribe("dialog", ""));
+    }
+
+    #[test]
+    fn join_and_leave_go_to_those_who_ask_and_may_or_to_all() {
+        let mut options = ChannelOptions::open();
+        assert!(options.pushes_join_leave("", true));
+        assert!(!options.pushes_join_leave("", false));
+        options.allow_presence_for_anonymous = false;
+        assert!(!options.pushes_join_leave("", true));
+        options.force_push_join_leave = true;
+        assert!(options.pushes_join_leave("", false));
+    }
+
+    #[test]
+    fn a_namespace_refuses_what_it_does_not_know() {
+        let read = |text: &str| serde_json::from_str::<Namespace>(text).map_err(|e| e.to_string());
+        let namespace = read(r#"{"name":"chat","join_leave":true}"#).expect("valid");
+        assert!(namespace.options.join_leave);
+        for (text, names) in [
+            (r#"{"name":"chat","histroy_size":1}"#, "histroy_size"),
+            (r#"{"name":"c"}"#, "`c`"),
+            (r#"{"name":"a b"}"#, "`a b`"),
+            (r#"{"join_leave":true}"#, "name"),
+        ] {
+            let error = read(text).expect_err(text);
+            assert!(error.contains(names), "{error}");
+        }
+    }
 }

@@ -7,7 +7,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -98,42 +100,38 @@ impl<'de> Deserialize<'de> for Wire<'de> {
                 let mut id = 0;
                 let mut chosen: Option<Request<'de>> = None;
                 while let Some(field) = map.next_key::<Field>()? {
+                    let map = &mut map;
                     let request = match field {
                         Field::Id => {
                             id = map.next_value::<Option<u32>>()?.unwrap_or(0);
                             None
                         }
-                        Field::Connect => map.next_value::<Option<Connect<'_>>>()?.map(Into::into),
-                        Field::Subscribe => {
-                            map.next_value::<Option<Subscribe<'_>>>()?.map(Into::into)
-                        }
-                        Field::Publish => map.next_value::<Option<Publish<'_>>>()?.map(Into::into),
-                        Field::Unsubscribe => channel(&mut map, Request::Unsubscribe)?,
-                        Field::Presence => channel(&mut map, Request::Presence)?,
-                        Field::PresenceStats => channel(&mut map, Request::PresenceStats)?,
-                        Field::History => channel(&mut map, Request::History)?,
-                        Field::Rpc => map.next_value::<Option<Call<'_>>>()?.map(|call| {
+                        Field::Connect => object::<Connect<'_>, _>(map)?.map(Into::into),
+                        Field::Subscribe => object::<Subscribe<'_>, _>(map)?.map(Into::into),
+                        Field::Publish => object::<Publish<'_>, _>(map)?.map(Into::into),
+                        Field::Unsubscribe => channel(map, Request::Unsubscribe)?,
+                        Field::Presence => channel(map, Request::Presence)?,
+                        Field::PresenceStats => channel(map, Request::PresenceStats)?,
+                        Field::History => channel(map, Request::History)?,
+                        Field::Rpc => object::<Call<'_>, _>(map)?.map(|call| {
                             Request::Rpc(RpcRequest {
                                 method: call.method.0,
                                 data: call.data.0,
                             })
                         }),
-                        Field::Send => map
-                            .next_value::<Option<Call<'_>>>()?
+                        Field::Send => object::<Call<'_>, _>(map)?
                             .map(|call| Request::Send(SendRequest { data: call.data.0 })),
-                        Field::Refresh => map.next_value::<Option<Token<'_>>>()?.map(|refresh| {
+                        Field::Refresh => object::<Token<'_>, _>(map)?.map(|refresh| {
                             Request::Refresh(RefreshRequest {
                                 token: refresh.token.0,
                             })
                         }),
-                        Field::SubRefresh => {
-                            map.next_value::<Option<Token<'_>>>()?.map(|refresh| {
-                                Request::SubRefresh(SubRefreshRequest {
-                                    channel: refresh.channel.0,
-                                    token: refresh.token.0,
-                                })
+                        Field::SubRefresh => object::<Token<'_>, _>(map)?.map(|refresh| {
+                            Request::SubRefresh(SubRefreshRequest {
+                                channel: refresh.channel.0,
+                                token: refresh.token.0,
                             })
-                        }
+                        }),
                         Field::Ping => map
                             .next_value::<Option<IgnoredAny>>()?
                             .map(|_| Request::Ping),
@@ -165,17 +163,45 @@ fn channel<'de, A: MapAccess<'de>>(
     map: &mut A,
     request: fn(ChannelRequest<'de>) -> Request<'de>,
 ) -> Result<Option<Request<'de>>, A::Error> {
-    let named = map.next_value::<Option<Channel<'de>>>()?;
-    Ok(named.map(|named| {
+    Ok(object::<Channel<'de>, A>(map)?.map(|named| {
         request(ChannelRequest {
             channel: named.channel.0,
         })
     }))
 }
 
-#[derive(serde::Deserialize)]
+/// The next value, which has to be an object or null.
+fn object<'de, T: Deserialize<'de>, A: MapAccess<'de>>(map: &mut A) -> Result<Option<T>, A::Error> {
+    Ok(map
+        .next_value::<Option<Object<T>>>()?
+        .map(|object| object.0))
+}
+
+/// Serde takes an array for a struct too, which the protocol does not.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+#[derive(serde::Deserialize, Default)]
 #[serde(default)]
-#[derive(Default)]
 struct Connect<'a> {
     #[serde(borrow)]
     token: Text<'a>,
@@ -303,12 +329,125 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// A JSON value as it stands in the message; null is a value like any other.
+/// A JSON value as it stands in the message, on one line; null is a value like any other.
 #[derive(Default)]
-struct Raw<'a>(&'a [u8]);
+struct Raw<'a>(Cow<'a, [u8]>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        <&'de RawValue>::deserialize(deserializer).map(|raw| Raw(raw.get().as_bytes()))
+        let value = <&'de RawValue>::deserialize(deserializer)?.get().as_bytes();
+        Ok(Raw(super::on_one_line(value)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(message: &str) -> Command<'_> {
+        let mut commands = decode(message.as_bytes());
+        let command = commands.next().expect("a command").expect("valid");
+        assert!(commands.next().is_none(), "{message}");
+        command
+    }
+
+    fn refused(message: &[u8]) -> bool {
+        decode(message).any(|command| command.is_err())
+    }
+
+    #[test]
+    fn of_several_requests_the_first_of_the_schema_counts() {
+        let command = one(r#"{"id":1,"publish":{"channel":"a"},"subscribe":{"channel":"b"}}"#);
+        assert!(
+            matches!(command.request, Some(Request::Subscribe(subscribe)) if subscribe.channel == "b")
+        );
+        let command = one(r#"{"id":1,"ping":{},"rpc":{},"send":{}}"#);
+        assert!(matches!(command.request, Some(Request::Rpc(_))));
+    }
+
+    #[test]
+    fn null_is_as_good_as_absent_but_for_data() {
+        let command = one(r#"{"id":null,"connect":null,"subscribe":null}"#);
+        assert_eq!(
+            command,
+            Command {
+                id: 0,
+                request: None
+            }
+        );
+        let command = one(r#"{"id":1,"publish":{"channel":null,"data":null}}"#);
+        assert!(matches!(command.request, Some(Request::Publish(publish))
+                if publish.channel.is_empty() && &*publish.data == b"null"));
+    }
+
+    #[test]
+    fn what_stands_as_it_is_meant_is_borrowed() {
+        let message = r#"{"id":1,"publish":{"channel":"news","data":{"a" : [1, 2]}}}"#;
+        let Some(Request::Publish(publish)) = one(message).request else {
+            panic!("a publish");
+        };
+        assert!(matches!(publish.channel, Cow::Borrowed("news")));
+        assert!(matches!(publish.data, Cow::Borrowed(b"{\"a\" : [1, 2]}")));
+        let message = r#"{"id":1,"publish":{"channel":"n\u0065ws","data":"\ud800"}}"#;
+        let Some(Request::Publish(publish)) = one(message).request else {
+            panic!("a publish");
+        };
+        assert_eq!(publish.channel, "news");
+        assert_eq!(&*publish.data, br#""\ud800""#);
+    }
+
+    #[test]
+    fn a_message_may_end_in_one_newline() {
+        assert_eq!(decode(b"{}\n{}\n").count(), 2);
+        assert_eq!(decode(b"{}\r\n{}").count(), 2);
+        for message in [&b""[..], b"\n", b"{}\n\n", b"\n{}", b"{}\n\n{}", b" "] {
+            assert!(refused(message), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_command_is_refused() {
+        for message in [
+            "[]",
+            "1",
+            "null",
+            "{",
+            "{}{}",
+            r#"{"id":-1}"#,
+            r#"{"id":4294967296}"#,
+            r#"{"id":1.5}"#,
+            r#"{"id":"1"}"#,
+            r#"{"id":1,"connect":[]}"#,
+            r#"{"id":1,"connect":["token"]}"#,
+            r#"{"id":1,"connect":1}"#,
+            r#"{"id":1,"connect":{"token":1}}"#,
+            r#"{"id":1,"subscribe":{"channel":{}}}"#,
+            r#"{"id":1,"subscribe":{"channel":"\ud800"}}"#,
+            r#"{"id":1,"publish":{"channel":"a","data":}}"#,
+            r#"{"id":1,"publish":{"channel":"a","data":{"a":1,}}}"#,
+            "{\"id\":1,\"publish\":{\"channel\":\"a\",\"data\":\"\u{1}\"}}",
+        ] {
+            assert!(refused(message.as_bytes()), "{message}");
+        }
+        assert!(refused(b"{\"id\":1,\"subscribe\":{\"channel\":\"\xff\"}}"));
+        assert!(refused(
+            b"{\"id\":1,\"publish\":{\"channel\":\"a\",\"data\":\"\xff\"}}"
+        ));
+    }
+
+    #[test]
+    fn nesting_takes_no_stack() {
+        let deep = |open: &str, close: &str| {
+            format!(
+                r#"{{"id":1,"publish":{{"channel":"a","data":{}1{}}},"unknown":{}1{}}}"#,
+                open.repeat(100_000),
+                close.repeat(100_000),
+                open.repeat(100_000),
+                close.repeat(100_000)
+            )
+        };
+        for message in [deep("[", "]"), deep(r#"{"a":"#, "}")] {
+            assert!(one(&message).request.is_some());
+        }
     }
 }

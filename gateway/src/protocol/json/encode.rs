@@ -5,7 +5,7 @@
 
 use crate::protocol::client_id::ClientId;
 use crate::protocol::codes::ErrorCode;
-use crate::protocol::reply::{ClientInfo, ConnectResult, Publication, Push, Reply};
+use crate::protocol::reply::{ClientInfo, ConnectResult, Push, Reply};
 
 /// Appends `{"id":N,..}`.
 pub fn encode_reply(out: &mut Vec<u8>, id: u32, reply: &Reply<'_>) {
@@ -56,58 +56,62 @@ fn encode_connect(out: &mut Vec<u8>, result: &ConnectResult<'_>) {
 /// Appends `{"push":{..}}`.
 pub fn encode_push(out: &mut Vec<u8>, push: &Push<'_>) {
     match push {
-        Push::Publication {
-            channel,
-            publication,
-        } => encode_publication(
-            out,
-            channel,
-            publication.data,
-            publication.info.as_ref(),
-            publication.offset,
-        ),
-        Push::Join { channel, info } => encode_presence_event(out, channel, "join", info),
-        Push::Leave { channel, info } => encode_presence_event(out, channel, "leave", info),
         Push::Unsubscribe {
             channel,
             unsubscribe,
         } => {
             begin_push(out, channel, "unsubscribe");
             code_and_reason(out, unsubscribe.code, unsubscribe.reason);
-            out.extend_from_slice(b"}}");
         }
         Push::Message { data } => {
             begin_push(out, "", "message");
             out.extend_from_slice(b"{\"data\":");
-            raw(out, data);
-            out.extend_from_slice(b"}}}");
+            out.extend_from_slice(data);
+            out.push(b'}');
         }
         Push::Disconnect(disconnect) => {
             begin_push(out, "", "disconnect");
             code_and_reason(out, disconnect.code, disconnect.reason);
-            out.extend_from_slice(b"}}");
         }
     }
+    out.extend_from_slice(b"}}");
 }
 
-/// Appends `{"push":{"channel":..,"pub":{..}}}`. `data` has to be valid JSON.
-pub fn encode_publication(
-    out: &mut Vec<u8>,
-    channel: &str,
-    data: &[u8],
-    info: Option<&ClientInfo<'_>>,
-    offset: u64,
-) {
+/// Appends the push of a publication, which is the same for every subscriber:
+/// `{"push":{"channel":..,"pub":{..}}}`.
+///
+/// `data` is a JSON value on one line. `info` is what [`encode_client_info`] wrote for the client
+/// that published, empty where none did; `offset` is 0 without history.
+pub fn encode_publication(out: &mut Vec<u8>, channel: &str, data: &[u8], info: &[u8], offset: u64) {
     begin_push(out, channel, "pub");
-    publication_object(
-        out,
-        &Publication {
-            data,
-            info: info.copied(),
-            offset,
-        },
-    );
-    out.extend_from_slice(b"}}");
+    out.extend_from_slice(b"{\"data\":");
+    out.extend_from_slice(data);
+    if !info.is_empty() {
+        out.extend_from_slice(b",\"info\":");
+        out.extend_from_slice(info);
+    }
+    if offset > 0 {
+        out.extend_from_slice(b",\"offset\":");
+        number(out, offset);
+    }
+    out.extend_from_slice(b"}}}");
+}
+
+/// Appends the push that a client came; `info` is what [`encode_client_info`] wrote for it.
+pub fn encode_join(out: &mut Vec<u8>, channel: &str, info: &[u8]) {
+    encode_came_or_left(out, channel, "join", info);
+}
+
+/// Appends the push that a client left; `info` is what [`encode_client_info`] wrote for it.
+pub fn encode_leave(out: &mut Vec<u8>, channel: &str, info: &[u8]) {
+    encode_came_or_left(out, channel, "leave", info);
+}
+
+fn encode_came_or_left(out: &mut Vec<u8>, channel: &str, kind: &str, info: &[u8]) {
+    begin_push(out, channel, kind);
+    out.extend_from_slice(b"{\"info\":");
+    out.extend_from_slice(info);
+    out.extend_from_slice(b"}}}");
 }
 
 /// Appends `{}`.
@@ -124,32 +128,11 @@ pub fn encode_client_info(out: &mut Vec<u8>, info: &ClientInfo<'_>) {
     client(out, info.client);
     if !info.conn_info.is_empty() {
         out.extend_from_slice(b",\"conn_info\":");
-        raw(out, info.conn_info);
+        out.extend_from_slice(info.conn_info);
     }
     if !info.chan_info.is_empty() {
         out.extend_from_slice(b",\"chan_info\":");
-        raw(out, info.chan_info);
-    }
-    out.push(b'}');
-}
-
-fn encode_presence_event(out: &mut Vec<u8>, channel: &str, kind: &str, info: &ClientInfo<'_>) {
-    begin_push(out, channel, kind);
-    out.extend_from_slice(b"{\"info\":");
-    encode_client_info(out, info);
-    out.extend_from_slice(b"}}}");
-}
-
-fn publication_object(out: &mut Vec<u8>, publication: &Publication<'_>) {
-    out.extend_from_slice(b"{\"data\":");
-    raw(out, publication.data);
-    if let Some(info) = &publication.info {
-        out.extend_from_slice(b",\"info\":");
-        encode_client_info(out, info);
-    }
-    if publication.offset > 0 {
-        out.extend_from_slice(b",\"offset\":");
-        number(out, publication.offset);
+        out.extend_from_slice(info.chan_info);
     }
     out.push(b'}');
 }
@@ -186,18 +169,6 @@ fn client(out: &mut Vec<u8>, client: ClientId) {
     out.push(b'"');
     out.extend_from_slice(&client.text());
     out.push(b'"');
-}
-
-/// A JSON value as it came, in one line. Line ends can only stand between its tokens, and they
-/// would end the line here, or the event in a stream of server-sent events.
-fn raw(out: &mut Vec<u8>, value: &[u8]) {
-    let start = out.len();
-    out.extend_from_slice(value);
-    let mut written = &mut out[start..];
-    while let Some(at) = memchr::memchr2(b'\r', b'\n', written) {
-        written[at] = b' ';
-        written = &mut written[at + 1..];
-    }
 }
 
 fn number(out: &mut Vec<u8>, value: u64) {
@@ -242,4 +213,148 @@ fn string(out: &mut Vec<u8>, text: &str) {
     }
     out.extend_from_slice(&bytes[copied..]);
     out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::codes::{Disconnect, Unsubscribe};
+
+    fn written(encode: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        encode(&mut out);
+        String::from_utf8(out).expect("JSON is UTF-8")
+    }
+
+    const CLIENT: ClientId = ClientId::from_random(7);
+
+    #[test]
+    fn replies_stand_as_the_protocol_has_them() {
+        let connect = ConnectResult {
+            client: CLIENT,
+            version: "flux 1",
+            ping_seconds: 25,
+            pong: true,
+            node: "gateway-2",
+        };
+        for (reply, expected) in [
+            (
+                Reply::Connect(connect),
+                r#"{"id":1,"connect":{"client":"00000000-0000-4000-8000-000000000007","version":"flux 1","ping":25,"pong":true,"node":"gateway-2"}}"#,
+            ),
+            (Reply::Subscribe, r#"{"id":1,"subscribe":{}}"#),
+            (Reply::Unsubscribe, r#"{"id":1,"unsubscribe":{}}"#),
+            (Reply::Publish, r#"{"id":1,"publish":{}}"#),
+            (
+                Reply::Error(ErrorCode::PermissionDenied),
+                r#"{"id":1,"error":{"code":103,"message":"permission denied"}}"#,
+            ),
+            (
+                Reply::Error(ErrorCode::TooManyRequests),
+                r#"{"id":1,"error":{"code":111,"message":"too many requests","temporary":true}}"#,
+            ),
+        ] {
+            assert_eq!(written(|out| encode_reply(out, 1, &reply)), expected);
+        }
+    }
+
+    #[test]
+    fn zero_values_are_left_out_of_a_connect_result() {
+        let connect = ConnectResult {
+            client: CLIENT,
+            version: "",
+            ping_seconds: 0,
+            pong: false,
+            node: "",
+        };
+        assert_eq!(
+            written(|out| encode_reply(out, u32::MAX, &Reply::Connect(connect))),
+            r#"{"id":4294967295,"connect":{"client":"00000000-0000-4000-8000-000000000007"}}"#
+        );
+    }
+
+    #[test]
+    fn pushes_stand_as_the_protocol_has_them() {
+        let unsubscribe = Push::Unsubscribe {
+            channel: "c",
+            unsubscribe: Unsubscribe::INSUFFICIENT_STATE,
+        };
+        for (push, expected) in [
+            (
+                unsubscribe,
+                r#"{"push":{"channel":"c","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#,
+            ),
+            (
+                Push::Message { data: b"[1]" },
+                r#"{"push":{"message":{"data":[1]}}}"#,
+            ),
+            (
+                Push::Disconnect(Disconnect::SHUTDOWN),
+                r#"{"push":{"disconnect":{"code":3001,"reason":"shutdown"}}}"#,
+            ),
+        ] {
+            assert_eq!(written(|out| encode_push(out, &push)), expected);
+        }
+    }
+
+    #[test]
+    fn publications_joins_and_leaves_carry_the_client() {
+        let info = written(|out| {
+            encode_client_info(
+                out,
+                &ClientInfo {
+                    user: "",
+                    client: CLIENT,
+                    conn_info: b"",
+                    chan_info: b"{\"a\":1}",
+                },
+            );
+        });
+        assert_eq!(
+            info,
+            r#"{"user":"","client":"00000000-0000-4000-8000-000000000007","chan_info":{"a":1}}"#
+        );
+        assert_eq!(
+            written(|out| encode_publication(out, "c", b"{}", b"", 0)),
+            r#"{"push":{"channel":"c","pub":{"data":{}}}}"#
+        );
+        assert_eq!(
+            written(|out| encode_publication(out, "c", b"1", b"{\"user\":\"\"}", 16)),
+            r#"{"push":{"channel":"c","pub":{"data":1,"info":{"user":""},"offset":16}}}"#
+        );
+        assert_eq!(
+            written(|out| encode_join(out, "c", b"{\"user\":\"\"}")),
+            r#"{"push":{"channel":"c","join":{"info":{"user":""}}}}"#
+        );
+        assert_eq!(
+            written(|out| encode_leave(out, "c", b"{\"user\":\"\"}")),
+            r#"{"push":{"channel":"c","leave":{"info":{"user":""}}}}"#
+        );
+    }
+
+    #[test]
+    fn messages_are_separated_by_one_newline() {
+        let both = written(|out| {
+            encode_ping(out);
+            encode_reply(out, 2, &Reply::Publish);
+            encode_ping(out);
+        });
+        assert_eq!(both, "{}\n{\"id\":2,\"publish\":{}}\n{}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_back_as_it_was(text in ".*") {
+            let json = written(|out| string(out, &text));
+            proptest::prop_assert!(!json.contains(['\r', '\n']));
+            let back: String = serde_json::from_str(&json).expect("valid JSON");
+            proptest::prop_assert_eq!(back, text);
+        }
+
+        #[test]
+        fn any_number_is_read_back_as_it_was(value: u64) {
+            let json = written(|out| number(out, value));
+            proptest::prop_assert_eq!(json, value.to_string());
+        }
+    }
 }
