@@ -19,7 +19,7 @@ pub mod reply;
 pub use client_id::ClientId;
 pub use codes::{Disconnect, ErrorCode, Unsubscribe};
 pub use command::{Command, Request};
-pub use reply::{ClientInfo, ConnectResult, Push, Reply};
+pub use reply::{ClientInfo, ConnectResult, Publication, Push, Reply};
 
 /// How commands, replies and pushes look on the wire; chosen once per connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

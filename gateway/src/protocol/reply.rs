@@ -33,11 +33,30 @@ pub struct ConnectResult<'a> {
     pub node: &'a str,
 }
 
-/// What the gateway sends to one client without being asked. What all subscribers of a channel get
-/// alike (publications, joins, leaves) is encoded once for all of them and stands with each wire
-/// format.
+/// What the gateway sends without being asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Push<'a> {
+    /// A publication in a channel.
+    Publication {
+        /// Where.
+        channel: &'a str,
+        /// What.
+        publication: Publication<'a>,
+    },
+    /// A client came to a channel.
+    Join {
+        /// Where.
+        channel: &'a str,
+        /// Who.
+        info: ClientInfo<'a>,
+    },
+    /// A client left a channel.
+    Leave {
+        /// Where.
+        channel: &'a str,
+        /// Who.
+        info: ClientInfo<'a>,
+    },
     /// The server ended this client's subscription.
     Unsubscribe {
         /// Where.
@@ -45,13 +64,24 @@ pub enum Push<'a> {
         /// Why.
         unsubscribe: Unsubscribe<'a>,
     },
-    /// A message outside of any channel.
+    /// A message to this client outside of any channel.
     Message {
         /// The payload; in JSON a value on one line.
         data: &'a [u8],
     },
     /// The connection ends; for transports without a close frame.
     Disconnect(Disconnect<'a>),
+}
+
+/// What was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publication<'a> {
+    /// The payload: for clients of the JSON format a JSON value on one line.
+    pub data: &'a [u8],
+    /// Who published it, where that was a client.
+    pub info: Option<ClientInfo<'a>>,
+    /// Its place in the channel's history; 0 without one.
+    pub offset: u64,
 }
 
 /// Who a client is, for others to see.

@@ -5,7 +5,7 @@
 
 use crate::protocol::client_id::ClientId;
 use crate::protocol::codes::ErrorCode;
-use crate::protocol::reply::{ClientInfo, ConnectResult, Push, Reply};
+use crate::protocol::reply::{ClientInfo, ConnectResult, Publication, Push, Reply};
 
 /// Appends `{"id":N,..}`.
 pub fn encode_reply(out: &mut Vec<u8>, id: u32, reply: &Reply<'_>) {
@@ -56,6 +56,21 @@ fn encode_connect(out: &mut Vec<u8>, result: &ConnectResult<'_>) {
 /// Appends `{"push":{..}}`.
 pub fn encode_push(out: &mut Vec<u8>, push: &Push<'_>) {
     match push {
+        Push::Publication {
+            channel,
+            publication,
+        } => {
+            begin_push(out, channel, "pub");
+            encode_publication(out, publication);
+        }
+        Push::Join { channel, info } => {
+            begin_push(out, channel, "join");
+            encode_joined_or_left(out, info);
+        }
+        Push::Leave { channel, info } => {
+            begin_push(out, channel, "leave");
+            encode_joined_or_left(out, info);
+        }
         Push::Unsubscribe {
             channel,
             unsubscribe,
@@ -77,41 +92,24 @@ pub fn encode_push(out: &mut Vec<u8>, push: &Push<'_>) {
     out.extend_from_slice(b"}}");
 }
 
-/// Appends the push of a publication, which is the same for every subscriber:
-/// `{"push":{"channel":..,"pub":{..}}}`.
-///
-/// `data` is a JSON value on one line. `info` is what [`encode_client_info`] wrote for the client
-/// that published, empty where none did; `offset` is 0 without history.
-pub fn encode_publication(out: &mut Vec<u8>, channel: &str, data: &[u8], info: &[u8], offset: u64) {
-    begin_push(out, channel, "pub");
+fn encode_publication(out: &mut Vec<u8>, publication: &Publication<'_>) {
     out.extend_from_slice(b"{\"data\":");
-    out.extend_from_slice(data);
-    if !info.is_empty() {
+    out.extend_from_slice(publication.data);
+    if let Some(info) = &publication.info {
         out.extend_from_slice(b",\"info\":");
-        out.extend_from_slice(info);
+        encode_client_info(out, info);
     }
-    if offset > 0 {
+    if publication.offset > 0 {
         out.extend_from_slice(b",\"offset\":");
-        number(out, offset);
+        number(out, publication.offset);
     }
-    out.extend_from_slice(b"}}}");
+    out.push(b'}');
 }
 
-/// Appends the push that a client came; `info` is what [`encode_client_info`] wrote for it.
-pub fn encode_join(out: &mut Vec<u8>, channel: &str, info: &[u8]) {
-    encode_came_or_left(out, channel, "join", info);
-}
-
-/// Appends the push that a client left; `info` is what [`encode_client_info`] wrote for it.
-pub fn encode_leave(out: &mut Vec<u8>, channel: &str, info: &[u8]) {
-    encode_came_or_left(out, channel, "leave", info);
-}
-
-fn encode_came_or_left(out: &mut Vec<u8>, channel: &str, kind: &str, info: &[u8]) {
-    begin_push(out, channel, kind);
+fn encode_joined_or_left(out: &mut Vec<u8>, info: &ClientInfo<'_>) {
     out.extend_from_slice(b"{\"info\":");
-    out.extend_from_slice(info);
-    out.extend_from_slice(b"}}}");
+    encode_client_info(out, info);
+    out.push(b'}');
 }
 
 /// Appends `{}`.
@@ -275,13 +273,49 @@ mod tests {
 
     #[test]
     fn pushes_stand_as_the_protocol_has_them() {
-        let unsubscribe = Push::Unsubscribe {
+        let info = ClientInfo {
+            user: "",
+            client: CLIENT,
+            conn_info: b"",
+            chan_info: b"{\"a\":1}",
+        };
+        let publication = |data, info, offset| Push::Publication {
             channel: "c",
-            unsubscribe: Unsubscribe::INSUFFICIENT_STATE,
+            publication: Publication { data, info, offset },
         };
         for (push, expected) in [
             (
-                unsubscribe,
+                publication(b"{}", None, 0),
+                r#"{"push":{"channel":"c","pub":{"data":{}}}}"#,
+            ),
+            (
+                publication(b"1", Some(info), 16),
+                r#"{"push":{"channel":"c","pub":{"data":1,"info":{"user":"","client":"00000000-0000-4000-8000-000000000007","chan_info":{"a":1}},"offset":16}}}"#,
+            ),
+            (
+                Push::Join {
+                    channel: "a\"b",
+                    info,
+                },
+                r#"{"push":{"channel":"a\"b","join":{"info":{"user":"","client":"00000000-0000-4000-8000-000000000007","chan_info":{"a":1}}}}}"#,
+            ),
+            (
+                Push::Leave {
+                    channel: "c",
+                    info: ClientInfo {
+                        user: "42",
+                        chan_info: b"",
+                        conn_info: b"[]",
+                        ..info
+                    },
+                },
+                r#"{"push":{"channel":"c","leave":{"info":{"user":"42","client":"00000000-0000-4000-8000-000000000007","conn_info":[]}}}}"#,
+            ),
+            (
+                Push::Unsubscribe {
+                    channel: "c",
+                    unsubscribe: Unsubscribe::INSUFFICIENT_STATE,
+                },
                 r#"{"push":{"channel":"c","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#,
             ),
             (
@@ -295,41 +329,6 @@ mod tests {
         ] {
             assert_eq!(written(|out| encode_push(out, &push)), expected);
         }
-    }
-
-    #[test]
-    fn publications_joins_and_leaves_carry_the_client() {
-        let info = written(|out| {
-            encode_client_info(
-                out,
-                &ClientInfo {
-                    user: "",
-                    client: CLIENT,
-                    conn_info: b"",
-                    chan_info: b"{\"a\":1}",
-                },
-            );
-        });
-        assert_eq!(
-            info,
-            r#"{"user":"","client":"00000000-0000-4000-8000-000000000007","chan_info":{"a":1}}"#
-        );
-        assert_eq!(
-            written(|out| encode_publication(out, "c", b"{}", b"", 0)),
-            r#"{"push":{"channel":"c","pub":{"data":{}}}}"#
-        );
-        assert_eq!(
-            written(|out| encode_publication(out, "c", b"1", b"{\"user\":\"\"}", 16)),
-            r#"{"push":{"channel":"c","pub":{"data":1,"info":{"user":""},"offset":16}}}"#
-        );
-        assert_eq!(
-            written(|out| encode_join(out, "c", b"{\"user\":\"\"}")),
-            r#"{"push":{"channel":"c","join":{"info":{"user":""}}}}"#
-        );
-        assert_eq!(
-            written(|out| encode_leave(out, "c", b"{\"user\":\"\"}")),
-            r#"{"push":{"channel":"c","leave":{"info":{"user":""}}}}"#
-        );
     }
 
     #[test]

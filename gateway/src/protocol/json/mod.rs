@@ -6,10 +6,7 @@ mod encode;
 use std::borrow::Cow;
 
 pub use decode::{Commands, decode};
-pub use encode::{
-    encode_client_info, encode_join, encode_leave, encode_ping, encode_publication, encode_push,
-    encode_reply,
-};
+pub use encode::{encode_client_info, encode_ping, encode_push, encode_reply};
 
 /// A valid JSON value on one line. Line ends can only stand between its tokens; on the wire they
 /// would end the line, or an event in a stream of server-sent events.
