@@ -1,0 +1,245 @@
+//! Promise: a whole message costs no allocation, an idle connection holds no memory, and memory follows the bytes that
+//! have come, never a length that was claimed.
+
+#![allow(
+    unsafe_code,
+    reason = "a global allocator that counts cannot be written without"
+)]
+
+mod client_frames;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use client_frames::{BINARY, CONTINUATION, ClientFrame, Length, PING, PONG, TEXT, write_header};
+use flux_gateway::http::{HeadScan, Policy, Progress, Request};
+use flux_gateway::websocket::{CloseReason, Decoder, Event, Limits, Opcode, frame_into};
+
+/// Counts per thread, so that tests beside each other do not disturb.
+struct Counting;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    allocations: u64,
+    held_bytes: isize,
+    held_bytes_max: isize,
+}
+
+thread_local! {
+    static COUNTS: Cell<Counts> = const { Cell::new(Counts { allocations: 0, held_bytes: 0, held_bytes_max: 0 }) };
+}
+
+fn count(allocations: u64, bytes: isize) {
+    // A thread that ends may still free: nobody looks at it any more.
+    let _ = COUNTS.try_with(|counts| {
+        let mut now = counts.get();
+        now.allocations += allocations;
+        now.held_bytes += bytes;
+        now.held_bytes_max = now.held_bytes_max.max(now.held_bytes);
+        counts.set(now);
+    });
+}
+
+// SAFETY: everything is passed on to `System` as it came; counting neither allocates nor unwinds.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(1, layout.size() as isize);
+        // SAFETY: the caller's promises are those of `System`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(0, -(layout.size() as isize));
+        // SAFETY: the caller's promises are those of `System`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count(1, new_size as isize - layout.size() as isize);
+        // SAFETY: the caller's promises are those of `System`.
+        unsafe { System.realloc(pointer, layout, new_size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations during `work`, bytes still held after it, and the most that were held.
+fn measure(work: impl FnOnce()) -> Counts {
+    let before = COUNTS.get();
+    COUNTS.set(Counts {
+        held_bytes_max: before.held_bytes,
+        ..before
+    });
+    work();
+    let after = COUNTS.get();
+    Counts {
+        allocations: after.allocations - before.allocations,
+        held_bytes: after.held_bytes - before.held_bytes,
+        held_bytes_max: after.held_bytes_max - before.held_bytes,
+    }
+}
+
+#[test]
+fn whole_messages_are_decoded_and_echoed_without_an_allocation() {
+    let limits = Limits::default();
+    let mut received = Vec::new();
+    ClientFrame::new(TEXT, "twenty bytes of tëxt".as_bytes()).write(&mut received);
+    ClientFrame::new(TEXT, "κόσμε ".repeat(500).as_bytes()).write(&mut received);
+    ClientFrame::new(BINARY, &[7; 65_536]).write(&mut received);
+    ClientFrame::new(PING, b"ping").write(&mut received);
+    ClientFrame::new(PONG, b"").write(&mut received);
+    let mut buffer = received.clone();
+    let mut out = Vec::with_capacity(2 * received.len());
+    let mut decoder = Decoder::new();
+    let mut messages = 0;
+    let counts = measure(|| {
+        for _ in 0..100 {
+            buffer.copy_from_slice(&received);
+            out.clear();
+            decoder
+                .feed(&mut buffer, &limits, &mut |event| {
+                    messages += 1;
+                    match event {
+                        Event::Text(text) => frame_into(&mut out, Opcode::Text, text.as_bytes()),
+                        Event::Binary(bytes) => frame_into(&mut out, Opcode::Binary, bytes),
+                        Event::Ping(bytes) => frame_into(&mut out, Opcode::Pong, bytes),
+                        Event::Pong(_) | Event::Close(..) => {}
+                    }
+                })
+                .expect("valid");
+        }
+    });
+    assert_eq!(messages, 500);
+    assert_eq!(counts.allocations, 0);
+}
+
+#[test]
+fn a_header_that_is_cut_costs_no_allocation() {
+    let limits = Limits::default();
+    let frame = ClientFrame::new(BINARY, &[1; 300]).bytes();
+    let mut decoder = Decoder::new();
+    let mut messages = 0;
+    for cut in 1..8 {
+        let mut bytes = frame.clone();
+        let (head, rest) = bytes.split_at_mut(cut);
+        let counts = measure(|| {
+            decoder
+                .feed(head, &limits, &mut |_| messages += 1)
+                .expect("valid");
+            decoder
+                .feed(rest, &limits, &mut |_| messages += 1)
+                .expect("valid");
+        });
+        assert_eq!(counts.allocations, 0, "cut at {cut}");
+    }
+    assert_eq!(messages, 7);
+}
+
+#[test]
+fn a_handshake_costs_no_allocation_beyond_its_answer() {
+    let head = b"GET /connection/websocket?sid=abc HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    let policy = Policy::default();
+    let mut out = Vec::with_capacity(256);
+    let counts = measure(|| {
+        let Progress::Complete {
+            request: Request::Upgrade(upgrade),
+            ..
+        } = HeadScan::new().advance(head, &policy)
+        else {
+            panic!("refused")
+        };
+        upgrade.answer_into(&mut out);
+    });
+    assert_eq!(counts.allocations, 0);
+}
+
+#[test]
+fn a_connection_between_messages_holds_nothing() {
+    let limits = Limits::default();
+    let mut bytes = ClientFrame::fragment(TEXT, &[b'x'; 5000]).bytes();
+    ClientFrame::new(PING, &[0; 125]).write(&mut bytes);
+    ClientFrame::new(CONTINUATION, &[b'y'; 5000]).write(&mut bytes);
+    let mut decoder = Decoder::new();
+    let mut messages = 0;
+    let counts = measure(|| {
+        for byte in &mut bytes {
+            decoder
+                .feed(std::slice::from_mut(byte), &limits, &mut |_| messages += 1)
+                .expect("valid");
+        }
+    });
+    assert_eq!(messages, 2);
+    assert_eq!((decoder.heap_bytes(), counts.held_bytes), (0, 0));
+}
+
+#[test]
+fn a_claimed_length_costs_nothing_until_its_bytes_come() {
+    // Even where the operator allows messages of any size.
+    let limits = Limits {
+        message_bytes_max: usize::MAX,
+        ..Limits::default()
+    };
+    for claimed in [1 << 30, 1 << 40, (1 << 63) - 1] {
+        for opcode in [TEXT, BINARY] {
+            let mut decoder = Decoder::new();
+            let counts = measure(|| {
+                let mut bytes = Vec::new();
+                write_header(
+                    &mut bytes,
+                    0x80 | opcode,
+                    Some([0; 4]),
+                    Length::EightBytes,
+                    claimed,
+                );
+                bytes.extend([b'x'; 1000]);
+                decoder
+                    .feed(&mut bytes, &limits, &mut |_| ())
+                    .expect("incomplete");
+            });
+            assert!(decoder.heap_bytes() < 2048, "{}", decoder.heap_bytes());
+            assert!(counts.held_bytes_max < 8192, "{counts:?}");
+        }
+    }
+    // With the default the claim alone ends the connection, before a single byte of payload.
+    let mut decoder = Decoder::new();
+    let mut bytes = Vec::new();
+    write_header(&mut bytes, 0x82, Some([0; 4]), Length::EightBytes, 1 << 30);
+    let counts = measure(|| {
+        let outcome = decoder.feed(&mut bytes, &Limits::default(), &mut |_| ());
+        assert_eq!(outcome, Err(CloseReason::MessageTooBig));
+    });
+    assert_eq!(counts.allocations, 0);
+}
+
+#[test]
+fn a_million_fragments_cost_bounded_memory() {
+    let limits = Limits::default();
+    // (payload of each fragment, how the connection ends)
+    for (payload, reason) in [
+        (&b"x"[..], CloseReason::MessageTooBig),
+        (b"", CloseReason::TooManyFragments),
+    ] {
+        let first = ClientFrame::fragment(TEXT, payload).bytes();
+        let further = ClientFrame::fragment(CONTINUATION, payload).bytes();
+        let mut decoder = Decoder::new();
+        let mut outcome = Ok(());
+        let mut fragments = 0;
+        let counts = measure(|| {
+            let mut buffer = [0; 16];
+            for number in 0..1_000_000 {
+                let frame = if number == 0 { &first } else { &further };
+                let bytes = &mut buffer[..frame.len()];
+                bytes.copy_from_slice(frame);
+                let fed = decoder.feed(bytes, &limits, &mut |_| ());
+                fragments += u32::from(fed.is_ok() && outcome.is_ok());
+                outcome = outcome.and(fed);
+            }
+        });
+        assert_eq!(outcome, Err(reason));
+        assert_eq!(fragments, 65_536);
+        assert!(counts.held_bytes_max <= 256 * 1024, "{counts:?}");
+        assert_eq!(counts.held_bytes, 0);
+    }
+}
