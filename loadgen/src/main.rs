@@ -1,2 +1,81 @@
-//! (skeleton)
-fn main() {}
+//! `flux-bench`: load generator, benchmark driver, and the judge of drains and faults.
+//!
+//! It connects only to the address that its command line names.
+
+mod clients;
+mod net;
+mod options;
+mod pace;
+mod process;
+mod record;
+mod report;
+mod scenarios;
+mod sys;
+mod target;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::options::{Cli, Command};
+use crate::report::Output;
+use crate::scenarios::{Stop, connect, echo, fanout, idle, serve_echo, watch};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.command.json());
+    match run(&cli.command, &output) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            output.warn(&format!("{error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs a command; false: it ran, and what it found is not as it should be.
+fn run(command: &Command, output: &Output) -> Result<bool> {
+    let stop = Stop::on_signals()?;
+    match command {
+        Command::Connect(options) => {
+            let report = connect::run(&options.scenario(), output, &stop)?;
+            output.finish(&report);
+            Ok(report.all_stood())
+        }
+        Command::ProbeConnect(options) => {
+            let report = connect::run(&options.scenario(), output, &stop)?;
+            output.finish(&report);
+            Ok(report.all_stood())
+        }
+        Command::Echo(options) => {
+            let report = echo::run(&options.scenario("echo"), output, &stop)?;
+            output.finish(&report);
+            Ok(report.complete())
+        }
+        Command::Relay(options) => {
+            let report = echo::run(&options.scenario("relay"), output, &stop)?;
+            output.finish(&report);
+            Ok(report.complete())
+        }
+        Command::ServeEcho(options) => {
+            serve_echo::run(options.listen, output, &stop).map(|()| true)
+        }
+        Command::Fanout(options) => {
+            let report = fanout::run(&options.scenario(), output, &stop)?;
+            output.finish(&report);
+            Ok(report.complete())
+        }
+        Command::Idle(options) => {
+            let report = idle::run(&options.scenario(), output, &stop)?;
+            output.finish(&report);
+            Ok(true)
+        }
+        Command::Watch(options) => {
+            let summary = watch::run(&options.scenario()?, output, &stop)?;
+            output.finish(&summary);
+            Ok(summary.ok())
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Subscribed connections in number: opened, connected and subscribed by the Centrifuge
+//! protocol, pings answered. What `fanout` and `idle` stand on.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use super::Stop;
+use super::open::{Member, Opening, open};
+use crate::clients::centrifuge;
+use crate::clients::link::LinkEvent;
+use crate::clients::websocket::{self, Frame, PING, PONG, TEXT};
+use crate::net::{Event, Key, Net};
+use crate::report::Output;
+use crate::target::Target;
+
+/// All subscriptions must stand within this after the last connection was opened.
+const SUBSCRIBE_MAX: Duration = Duration::from_secs(60);
+/// Subscribe commands under way at once.
+const IN_FLIGHT_MAX: usize = 500;
+
+/// Sends one masked text frame.
+pub(crate) fn send_text(net: &mut Net, key: Key, text: &str) {
+    let mut bytes = Vec::with_capacity(text.len() + 14);
+    websocket::frame(&mut bytes, TEXT, [0x5a, 0x17, 0xc3, 0x2d], text.as_bytes());
+    net.send(key, &bytes);
+}
+
+/// Answers pings, of WebSocket and of Centrifuge; true when the frame was one.
+pub(crate) fn answer_ping(net: &mut Net, key: Key, frame: &Frame<'_>) -> bool {
+    match frame.opcode {
+        PING => {
+            let mut pong = Vec::new();
+            websocket::frame(&mut pong, PONG, [3, 1, 4, 1], frame.payload);
+            net.send(key, &pong);
+            true
+        }
+        TEXT if frame.payload == centrifuge::EMPTY.as_bytes() => {
+            send_text(net, key, centrifuge::EMPTY);
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Opens `count` connections and subscribes number i to `channel(i)`; with `None` it only connects.
+pub(crate) fn gather(
+    net: &mut Net,
+    target: &Target,
+    count: usize,
+    channel: impl Fn(usize) -> Option<String>,
+    output: &Output,
+    stop: &Stop,
+) -> Result<Vec<Member>> {
+    let opening = Opening {
+        count,
+        rate: None,
+        timeout: Duration::from_secs(10),
+        close_when_open: false,
+    };
+    let path = |number: usize| target.path_with("sid", &format!("crowd-{number}"));
+    let mut members = open(
+        net,
+        target,
+        &opening,
+        path,
+        output,
+        stop,
+        &mut |net, key, frame| {
+            answer_ping(net, key, &frame);
+        },
+    )?
+    .all()?;
+    let (mut asked, mut answered, mut problem) = (0, 0, None::<String>);
+    let until = Instant::now() + SUBSCRIBE_MAX;
+    while answered < count {
+        let now = Instant::now();
+        if now >= until || stop.requested() {
+            bail!("{answered} of {count} subscriptions stood when the time was over");
+        }
+        while asked < count && asked - answered < IN_FLIGHT_MAX {
+            let mut commands = centrifuge::connect(1);
+            if let Some(channel) = channel(asked) {
+                commands.push('\n');
+                commands.push_str(&centrifuge::subscribe(2, &channel, None));
+            }
+            send_text(net, members[asked].key, &commands);
+            asked += 1;
+        }
+        output.progress(now, || format!("{answered} of {count} subscribed"));
+        net.turn(Some(until), &mut |net, key, event| match event {
+            Event::Connected => {}
+            Event::Closed(error) => {
+                problem = Some(format!("connection {} was closed: {error:?}", key.tag));
+            }
+            Event::Data(bytes) => {
+                let wants_subscription = channel(key.tag).is_some();
+                let fed = members[key.tag].link.feed(bytes, &mut |event| {
+                    if let LinkEvent::Frame(frame) = event
+                        && !answer_ping(net, key, &frame)
+                    {
+                        match done(&frame, wants_subscription) {
+                            Ok(done) => answered += usize::from(done),
+                            Err(what) => problem = Some(format!("connection {}: {what}", key.tag)),
+                        }
+                    }
+                    true
+                });
+                if let Err(failure) = fed {
+                    problem = Some(format!("connection {}: {failure}", key.tag));
+                }
+            }
+        })?;
+        if let Some(problem) = problem {
+            bail!("{problem}");
+        }
+    }
+    Ok(members)
+}
+
+/// The frame holds the last answer that is waited for.
+fn done(frame: &Frame<'_>, wants_subscription: bool) -> Result<bool, String> {
+    if frame.opcode == websocket::CLOSE {
+        return Err(format!(
+            "closed with {}",
+            websocket::close_code(frame.payload)
+        ));
+    }
+    let mut done = false;
+    for line in centrifuge::lines(frame.payload) {
+        let line = line.map_err(|error| format!("not a reply: {error}"))?;
+        if let Some(error) = line.error {
+            return Err(format!("error {} {}", error.code, error.message));
+        }
+        done |= if wants_subscription {
+            line.subscribe.is_some()
+        } else {
+            line.connect.is_some()
+        };
+    }
+    Ok(done)
+}
