@@ -6,9 +6,12 @@
 
 pub mod config;
 pub mod control;
+pub mod cpu;
+pub mod doctor;
 pub mod log;
 pub mod logging;
 pub mod mailbox;
 pub mod proxy_protocol;
 pub mod ring;
 pub mod shard;
+pub mod wheel;
