@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+/// Arrays and objects inside one another in a command and in its data; beyond it the message is not
+/// decodable, close 3501. Other clients' parsers are recursive, and one deep value would disconnect
+/// all subscribers of its channel.
+pub const JSON_DEPTH_MAX: u32 = 128;
+
 /// Bounds on one client's session. Centrifugo's key stands beside what Centrifugo also has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionLimits {
@@ -14,9 +19,6 @@ pub struct SessionLimits {
     /// half of it ([`Session::wants_pause`](crate::session::Session::wants_pause)), so a client
     /// meets the error only with a burst inside few messages.
     pub pending_publishes_max: u32,
-    /// Arrays and objects inside one another in published JSON; beyond it error 107. Other
-    /// clients' parsers are recursive, and one deep value would disconnect all of them.
-    pub data_depth_max: usize,
     /// Time from the transport's opening to the connect command; beyond it close 3502
     /// (`client.stale_close_delay`).
     pub stale_close_delay: Duration,
@@ -32,7 +34,6 @@ impl SessionLimits {
         channels_max: 128,
         channel_length_max_bytes: 255,
         pending_publishes_max: 1_024,
-        data_depth_max: 128,
         stale_close_delay: Duration::from_secs(10),
         ping_interval: Duration::from_secs(25),
         pong_timeout: Duration::from_secs(8),

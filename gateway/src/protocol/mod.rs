@@ -38,15 +38,6 @@ impl WireFormat {
         }
     }
 
-    /// Whether arrays and objects stand inside one another deeper than `depth_max` in data of this
-    /// format.
-    #[must_use]
-    pub fn is_deeper_than(self, data: &[u8], depth_max: usize) -> bool {
-        match self {
-            Self::Json => json::is_deeper_than(data, depth_max),
-        }
-    }
-
     /// Appends a reply. Whatever stands in `out` is part of the same message.
     pub fn reply(self, out: &mut Vec<u8>, id: u32, reply: &Reply<'_>) {
         match self {
@@ -70,12 +61,15 @@ impl WireFormat {
 }
 
 /// A message that is not what the wire format says: the connection closes with 3501.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// A message without a single command.
-    #[error("empty message")]
+    /// No command where one should be.
+    #[error("no command")]
     Empty,
+    /// A text message that is not UTF-8.
+    #[error("not UTF-8")]
+    NotUtf8,
     /// Not JSON, or not of the schema.
-    #[error("command is not valid: {0}")]
-    Json(#[from] serde_json::Error),
+    #[error("not a command: {0}")]
+    Json(#[from] json::Malformed),
 }

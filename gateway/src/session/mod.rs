@@ -491,12 +491,6 @@ impl Session {
         if request.kind != 0 {
             return Err(ErrorCode::NotAvailable.into());
         }
-        if self
-            .format
-            .is_deeper_than(&request.data, self.config.limits.data_depth_max)
-        {
-            return Err(ErrorCode::BadRequest.into());
-        }
         if self.publishing >= self.config.limits.pending_publishes_max {
             return Err(ErrorCode::TooManyRequests.into());
         }

