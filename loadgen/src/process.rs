@@ -29,6 +29,30 @@ fn parse_stat(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
+/// CPU time that all cores together were busy since the machine started.
+fn machine_cpu_time() -> Result<Duration> {
+    let stat = fs::read_to_string("/proc/stat").context("no /proc/stat")?;
+    let ticks = parse_machine_stat(&stat).context("/proc/stat is not as expected")?;
+    Ok(Duration::from_secs_f64(ticks as f64 / sys::clock_ticks()))
+}
+
+/// user + nice + system + irq + softirq + steal; idle and iowait are what is left out.
+fn parse_machine_stat(stat: &str) -> Option<u64> {
+    let fields: Vec<u64> = stat
+        .lines()
+        .next()?
+        .strip_prefix("cpu ")?
+        .split_ascii_whitespace()
+        .map_while(|field| field.parse().ok())
+        .collect();
+    Some(
+        [0, 1, 2, 5, 6, 7]
+            .iter()
+            .map(|index| fields.get(*index).copied().unwrap_or(0))
+            .sum(),
+    )
+}
+
 /// Resident memory of a process, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Memory {
@@ -65,6 +89,7 @@ pub(crate) struct CpuWindow {
     started: Instant,
     server_before: Duration,
     own_before: Duration,
+    machine_before: Duration,
 }
 
 /// What a window found.
@@ -79,6 +104,9 @@ pub(crate) struct CpuUse {
     pub(crate) own_share: f64,
     /// The load generator was above 90 % of a core: it may be the limit, not the server.
     pub(crate) load_limited: bool,
+    /// Cores that neither the server's processes nor this program kept busy: above a few
+    /// hundredths the machine was not quiet, and the figures are not to be trusted.
+    pub(crate) other_cores: f64,
     /// Length of the window.
     pub(crate) window_s: f64,
 }
@@ -90,6 +118,7 @@ impl CpuWindow {
             started: now,
             server_before: total(servers)?,
             own_before: cpu_time(std::process::id())?,
+            machine_before: machine_cpu_time()?,
         })
     }
 
@@ -99,7 +128,11 @@ impl CpuWindow {
         let server = total(&self.servers)?
             .saturating_sub(self.server_before)
             .as_secs_f64();
+        let machine = machine_cpu_time()?
+            .saturating_sub(self.machine_before)
+            .as_secs_f64();
         Ok(CpuUse {
+            other_cores: ((machine - own - server) / window_s).max(0.0),
             server_cpu_s: (!self.servers.is_empty()).then_some(server),
             own_cpu_s: own,
             own_share: own / window_s,
@@ -123,7 +156,12 @@ impl std::fmt::Display for CpuUse {
         if let Some(server) = self.server_cpu_s {
             write!(f, "server CPU {:.0} %, ", 100.0 * server / self.window_s)?;
         }
-        write!(f, "load generator CPU {:.0} %", 100.0 * self.own_share)?;
+        write!(
+            f,
+            "load generator CPU {:.0} %, other programs {:.0} %",
+            100.0 * self.own_share,
+            100.0 * self.other_cores
+        )?;
         if self.load_limited {
             f.write_str(" (above 90 %: the load generator may be the limit, not the server)")?;
         }
@@ -145,6 +183,11 @@ mod tests {
         assert_eq!(parse_stat(stat), Some(300));
         assert_eq!(parse_stat("12 (x) S 1"), None);
         assert_eq!(parse_stat(""), None);
+        assert_eq!(
+            parse_machine_stat("cpu  10 20 30 1000 500 1 2 3 9 9\ncpu0 1\n"),
+            Some(66)
+        );
+        assert_eq!(parse_machine_stat("intr 5"), None);
     }
 
     #[test]
