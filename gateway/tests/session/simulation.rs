@@ -250,6 +250,7 @@ fn run(seed: u64) -> (usize, usize) {
                 "no answer to {:?}",
                 session.unanswered
             );
+            assert!(!session.client.session.wants_pause(), "nothing is pending");
         }
         answered += session.next_id as usize;
     }
