@@ -44,7 +44,7 @@ pub struct SessionConfig {
     pub limits: SessionLimits,
 }
 
-/// One client's session. Small, since most connections are idle: about 80 bytes, and 24 bytes and
+/// One client's session. Small, since most connections are idle: about 80 bytes, and 32 bytes and
 /// the name of the channel for each subscription.
 #[derive(Debug)]
 pub struct Session {

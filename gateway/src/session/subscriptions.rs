@@ -21,6 +21,9 @@ pub(super) struct Subscription {
     pub(super) announces: bool,
 }
 
+// The memory of an idle connection counts: see `Session`.
+const _: () = assert!(size_of::<Subscription>() <= 32);
+
 impl Subscriptions {
     /// Whether there is one to the channel, pending or live.
     pub(super) fn contains(&self, channel: &str) -> bool {
