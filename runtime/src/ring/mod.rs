@@ -423,6 +423,14 @@ impl NetRing {
         usize::from(self.pool.lent())
     }
 
+    /// True when callers hold three quarters of all the receive buffers there can be. Copy what
+    /// must wait (a relay's bytes for a slow peer) while this holds: buffers that wait for slow
+    /// peers must never be all of them, or nobody receives any more.
+    pub fn buffers_short(&self) -> bool {
+        let max = usize::from(self.config.buffer_count_max);
+        self.buffers_lent() >= max - max / 4
+    }
+
     /// Receive buffers there are by now.
     pub fn buffers_provided(&self) -> usize {
         usize::from(self.pool.provided())
