@@ -1,5 +1,6 @@
 //! Flux Gateway: a thread-per-core WebSocket gateway that speaks the Centrifuge protocol.
 
+pub mod engine;
 pub mod http;
 pub mod limits;
 pub mod protocol;

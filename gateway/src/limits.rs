@@ -98,3 +98,39 @@ pub const QUIET_BELOW: f32 = 0.25;
 
 // Waiting makes a shard less busy: without a gap between the two it would flap.
 const _: () = assert!(QUIET_BELOW < BUSY_ABOVE);
+
+/// Messages that fit into the mailbox of a shard; beyond it they wait with their sender.
+pub const MAILBOX_MESSAGES: usize = 4_096;
+/// Most bytes of publications that wait with their sender for a shard whose mailbox is full;
+/// beyond it the shard's subscribers of the channel are told that they missed something (2500).
+pub const PARKED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Requests of all shards that the Redis engine has not looked at yet; beyond it publishes are
+/// answered with error 111.
+pub const REDIS_REQUESTS_MAX: usize = 16_384;
+/// Publications handed to Redis whose fate is not known yet; beyond it publishes are answered with
+/// error 111.
+pub const REDIS_IN_FLIGHT_MAX: usize = 65_536;
+/// As `REDIS_IN_FLIGHT_MAX`, in bytes.
+pub const REDIS_IN_FLIGHT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that Redis has delivered and nobody has looked at yet; beyond it the connection is
+/// replaced.
+pub const REDIS_RECEIVED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Longest record that is accepted from Redis; longer ones are refused and counted.
+pub const REDIS_RECORD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Channels in one SUBSCRIBE or UNSUBSCRIBE.
+pub const REDIS_SUBSCRIBE_BATCH: usize = 512;
+/// Publications in one pipeline to Redis.
+pub const REDIS_PUBLISH_BATCH: usize = 512;
+/// Pipelines on their way to Redis at the same time.
+pub const REDIS_PIPELINES_MAX: usize = 8;
+/// Time between two probes through Redis to the own subscriber connection.
+pub const REDIS_PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// Silence of the own probes after which both connections are replaced.
+pub const REDIS_PROBE_DEADLINE: Duration = Duration::from_secs(3);
+/// Longest pause between two attempts to reach Redis.
+pub const REDIS_RECONNECT_DELAY_MAX: Duration = Duration::from_secs(1);
+
+// A record must fit into what may wait, or it could never be delivered.
+const _: () = assert!(REDIS_RECORD_BYTES_MAX < REDIS_RECEIVED_BYTES_MAX);
+const _: () = assert!(REDIS_RECORD_BYTES_MAX < PARKED_BYTES_MAX);
+const _: () = assert!(REDIS_PROBE_INTERVAL.as_millis() * 2 < REDIS_PROBE_DEADLINE.as_millis());

@@ -81,14 +81,21 @@ impl<'a> MessageRef<'a> {
         }
     }
 
-    /// Copies it into `arena`, from where it may travel to another thread. The arena gives memory
-    /// for many messages at once, so a message costs no allocation of its own.
-    pub fn store(&self, arena: &mut LogWriter) -> Message {
-        let data = self.data();
+    /// Copies it and its channel's name into `arena`, from where both may travel to another thread.
+    /// The arena gives memory for many messages at once, so a message costs no allocation of its
+    /// own.
+    pub fn store(&self, arena: &mut LogWriter, channel: &str) -> Message {
+        let (data, name) = (self.data(), channel.as_bytes());
         let (bytes, info) = match self.info() {
-            None => (arena.append(&[data]), None),
+            None => (arena.append(&[name, data]), None),
             Some(info) => (
-                arena.append(&[data, info.user.as_bytes(), info.conn_info, info.chan_info]),
+                arena.append(&[
+                    name,
+                    data,
+                    info.user.as_bytes(),
+                    info.conn_info,
+                    info.chan_info,
+                ]),
                 Some(StoredInfo {
                     client: info.client,
                     user_len: info.user.len() as u32,
@@ -98,6 +105,7 @@ impl<'a> MessageRef<'a> {
         };
         Message {
             kind: self.kind(),
+            channel_len: channel.len() as u32,
             data_len: data.len() as u32,
             info,
             bytes,
@@ -116,16 +124,24 @@ struct StoredInfo {
 #[derive(Debug, Clone)]
 pub struct Message {
     kind: MessageKind,
+    channel_len: u32,
     data_len: u32,
     info: Option<StoredInfo>,
-    /// Data, user, connection info, channel info.
+    /// Channel, data, user, connection info, channel info.
     bytes: LogSlice,
 }
 
 impl Message {
+    /// The name of its channel.
+    pub fn channel(&self) -> &str {
+        // It was text when it was stored.
+        std::str::from_utf8(&self.bytes.as_bytes()[..self.channel_len as usize]).unwrap_or_default()
+    }
+
     /// Its parts.
     pub fn as_ref(&self) -> MessageRef<'_> {
-        let (data, rest) = self.bytes.as_bytes().split_at(self.data_len as usize);
+        let rest = &self.bytes.as_bytes()[self.channel_len as usize..];
+        let (data, rest) = rest.split_at(self.data_len as usize);
         let info = self.info.map(|info| {
             let (user, rest) = rest.split_at(info.user_len as usize);
             let (conn_info, chan_info) = rest.split_at(info.conn_info_len as usize);
@@ -144,9 +160,9 @@ impl Message {
         }
     }
 
-    /// Length of its parts in bytes.
+    /// Length of its parts and of the channel's name in bytes.
     pub fn size(&self) -> usize {
-        self.as_ref().size()
+        self.bytes.len()
     }
 }
 
@@ -176,7 +192,8 @@ mod tests {
             MessageRef::Leave(info),
         ];
         for message in messages {
-            assert_eq!(message.store(&mut arena).as_ref(), message);
+            let stored = message.store(&mut arena, "ch");
+            assert_eq!((stored.channel(), stored.as_ref()), ("ch", message));
         }
     }
 }

@@ -1,0 +1,71 @@
+//! Counters of an engine; plain atomics, read by the control plane.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that one thread writes and another reads now and then.
+#[derive(Debug, Default)]
+pub struct Number(AtomicU64);
+
+impl Number {
+    /// Its value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+}
+
+/// What an engine counts. Those that only Redis has stay 0 in the memory engine.
+#[derive(Debug, Default)]
+pub struct EngineMetrics {
+    /// Messages that were given their place in a channel here.
+    pub sequenced: Number,
+    /// Hand-overs of a message to a shard.
+    pub handed_over: Number,
+    /// Publishes refused because a queue was full (error 111).
+    pub refused: Number,
+    /// Joins and leaves dropped because a queue was full.
+    pub presence_dropped: Number,
+    /// Hand-overs that had to wait because the shard's mailbox was full.
+    pub parked: Number,
+    /// Channels that a shard lost because too much waited for it.
+    pub lost: Number,
+    /// Channels with listeners now.
+    pub channels: Number,
+    /// 1 while everything travels through Redis.
+    pub redis_up: Number,
+    /// Times that Redis was lost.
+    pub redis_lost: Number,
+    /// Attempts to connect that failed.
+    pub redis_connect_failures: Number,
+    /// Channels that are subscribed at Redis now.
+    pub redis_subscriptions: Number,
+    /// Publications sent to Redis whose fate is not known, now.
+    pub redis_in_flight: Number,
+    /// Publications that Redis has confirmed.
+    pub redis_published: Number,
+    /// Publications and subscriptions that Redis refused (for instance: not permitted).
+    pub redis_refused: Number,
+    /// Messages of other nodes received.
+    pub redis_received: Number,
+    /// Own messages that came back.
+    pub redis_echoed: Number,
+    /// Own messages that came back after they had been delivered locally; dropped.
+    pub redis_late_echoes: Number,
+    /// Messages delivered to this node's subscribers only.
+    pub local_only: Number,
+    /// Records in Redis that are not in our format; dropped.
+    pub rejected_format: Number,
+    /// Records in our format that do not hold together; dropped.
+    pub rejected_content: Number,
+    /// Records longer than the limit; dropped.
+    pub rejected_size: Number,
+    /// Time of the last probe through Redis and back, in microseconds.
+    pub redis_probe_us: Number,
+}

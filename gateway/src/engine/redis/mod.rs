@@ -1,0 +1,5 @@
+//! The Redis engine: nodes joined by Redis Pub/Sub.
+
+mod shard;
+
+pub use shard::RedisShard;

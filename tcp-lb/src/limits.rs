@@ -1,0 +1,38 @@
+//! Every bound that is not configured, by name.
+
+use std::time::Duration;
+
+/// Shards at most.
+pub const SHARDS_MAX: usize = 1024;
+/// Smallest bound on the bytes that wait for one side of a flow.
+pub const QUEUE_BYTES_LEAST: usize = 16 * 1024;
+/// Longest configurable timeout.
+pub const TIMEOUT_MS_MAX: u64 = 3_600_000;
+/// Descriptors kept for rings, listeners, the registry, probes and the admin pages.
+pub const DESCRIPTORS_RESERVED: u64 = 256;
+/// Connections waiting in the kernel for each listener (the kernel caps it at `net.core.somaxconn`).
+pub const BACKLOG: i32 = 4096;
+/// Bytes held for a replay: a request head and what the client sent behind it.
+pub const REPLAY_BYTES_MAX: usize = crate::head::HEAD_LEN_MAX + 4096;
+/// Nodes tried for one connection at most. All nodes of a usual cluster, so that a connection fails
+/// only when no eligible node is left; bounded, since each try may take the connect timeout.
+pub const TRIES_MAX: usize = 8;
+/// Messages waiting for one shard.
+pub const SHARD_MAIL: usize = 256;
+/// Reports of flows waiting for the control thread; what is beyond is dropped (they repeat).
+pub const REPORTS: usize = 1024;
+/// Probes under way at once, over all nodes.
+pub const PROBES_AT_ONCE: usize = 256;
+/// Bytes of a probe's answer that are looked at.
+pub const PROBE_ANSWER_BYTES: usize = 4096;
+
+/// Unacknowledged data toward a node for this long: the node is gone.
+pub const UPSTREAM_USER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same toward a client, whose network may pause.
+pub const CLIENT_USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Silence after which a node's connection is asked for a sign of life.
+pub const UPSTREAM_KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+/// The same for a client.
+pub const CLIENT_KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// Time between such questions.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
