@@ -1,5 +1,14 @@
 //! A real redis-server per test: own port (from the kernel), own directory, ended by pid.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses its part of it"
+)]
+#![allow(
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by a panic and says why it was skipped"
+)]
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
