@@ -1,2 +1,60 @@
-//! (skeleton)
-fn main() {}
+//! `flux-gateway`: reads the configuration, looks at the machine, runs a node.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use flux_gateway::config::{self, Flags};
+use flux_gateway::node::{self, Node, StartError};
+use flux_runtime::{control, doctor, logging};
+
+/// Nothing was started: the configuration or the machine does not allow it.
+const EXIT_REFUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let loaded = match config::load(&flags) {
+        Ok(loaded) => loaded,
+        Err(error) => return refuse(&error.to_string()),
+    };
+    if flags.check_config {
+        return say(&loaded.to_string());
+    }
+    if flags.doctor {
+        return say(&doctor::examine().to_string());
+    }
+    logging::init();
+    if let Some(finding) = doctor::examine().fatal() {
+        return refuse(&finding);
+    }
+    let node = match Node::start(loaded.value) {
+        Ok(node) => node,
+        Err(error @ StartError::Shard(_)) => {
+            tracing::error!(%error, "the node cannot start");
+            return ExitCode::FAILURE;
+        }
+        Err(error) => return refuse(&error.to_string()),
+    };
+    match control::run(node::run(node)) {
+        Ok(Ok(true)) => ExitCode::SUCCESS,
+        Ok(Ok(false)) => ExitCode::FAILURE,
+        Ok(Err(error)) | Err(error) => {
+            tracing::error!(%error, "the control plane cannot start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "what the command was asked to print")]
+fn say(text: &str) -> ExitCode {
+    print!("{text}");
+    ExitCode::SUCCESS
+}
+
+#[allow(
+    clippy::print_stderr,
+    reason = "logs are not set up yet, and this is for the person at the terminal"
+)]
+fn refuse(why: &str) -> ExitCode {
+    eprintln!("flux-gateway: {why}");
+    ExitCode::from(EXIT_REFUSED)
+}

@@ -1,0 +1,15 @@
+//! A node: its shards, and the control plane beside them.
+//!
+//! | what | file |
+//! |---|---|
+//! | from configuration to running shards | `start` |
+//! | what is shown of it: `/api/status`, the registry's record, liveness of shards | `status` |
+//! | the control plane's life: admin pages, signals, drain, exit code | `run` |
+
+mod run;
+mod start;
+mod status;
+
+pub use run::run;
+pub use start::{Node, StartError};
+pub use status::NodeStatus;

@@ -1,0 +1,187 @@
+//! The control plane's life: admin pages, signals, drain, exit code.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use flux_runtime::control::{self, Admin, Signal, Signals};
+use prometheus_client::registry::Registry as Metrics;
+use tokio::sync::oneshot;
+
+use crate::drain::{Drain, Orders, Phase};
+use crate::metrics::ShardMetrics;
+use crate::shard::Order;
+
+use super::Node;
+use super::status::Pulse;
+
+/// How often the shards' pulse is taken.
+const PULSE_EVERY: Duration = Duration::from_millis(250);
+
+/// Serves a node until it has drained. Returns whether all was well to the end.
+///
+/// # Errors
+/// When the control plane itself cannot start.
+pub async fn run(node: Node) -> io::Result<bool> {
+    let mut signals = Signals::new()?;
+    let (stop_admin, admin_stopped) = oneshot::channel::<()>();
+    let router = admin(&node).router();
+    node.admin.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(node.admin.try_clone()?)?;
+    let admin = tokio::spawn(control::serve(listener, router, async {
+        let _ = admin_stopped.await;
+    }));
+    tracing::info!(
+        id = node.config.id,
+        clients = %node.address,
+        admin = %node.admin_address,
+        shards = node.shards.len(),
+        "listening"
+    );
+
+    let times = crate::drain::DrainTimes::new(Duration::from_secs(node.config.drain_seconds))
+        .map_err(io::Error::other)?;
+    let mut life = Life {
+        drain: Drain::new(times),
+        node: &node,
+        has_failed: false,
+    };
+    life.drain.ready();
+    life.show();
+    let mut pulse = Pulse::new(&node.shards, Instant::now());
+    let mut pulse_at = Instant::now() + PULSE_EVERY;
+    let mut drain_at = None;
+    while life.drain.phase() != Phase::Stopped {
+        let wake_at = drain_at.unwrap_or(pulse_at).min(pulse_at);
+        tokio::select! {
+            signal = signals.next() => life.on_signal(signal),
+            () = tokio::time::sleep_until(wake_at.into()) => {}
+        }
+        let now = Instant::now();
+        if now >= pulse_at {
+            pulse_at = now + PULSE_EVERY;
+            life.take_pulse(&mut pulse, now);
+        }
+        let orders = life.drain.tick(now, &node.status.loads());
+        drain_at = orders.wake_at;
+        life.give(&orders);
+    }
+
+    let _ = stop_admin.send(());
+    // A client that holds an admin connection open must not hold up the exit.
+    let _ = tokio::time::timeout(Duration::from_millis(500), admin).await;
+    let is_well = !life.has_failed;
+    let Node { shards, orders, .. } = node;
+    for sender in &orders {
+        let _ = sender.try_send(Order::Stop);
+    }
+    let mut all_joined = true;
+    for shard in shards {
+        if let Err(error) = shard.join() {
+            tracing::error!(%error, "a shard did not end well");
+            all_joined = false;
+        }
+    }
+    tracing::info!("stopped");
+    Ok(is_well && all_joined)
+}
+
+fn admin(node: &Node) -> Admin {
+    let mut metrics = Metrics::default();
+    metrics.register_collector(Box::new(ShardMetrics::new(node.shared.counters.clone())));
+    let status = Arc::clone(&node.status);
+    Admin {
+        readiness: node.readiness.clone(),
+        metrics,
+        refresh: Box::new(|| {}),
+        status: Box::new(move || status.document(Instant::now())),
+        live: Box::new(|| true),
+    }
+}
+
+struct Life<'a> {
+    drain: Drain,
+    node: &'a Node,
+    has_failed: bool,
+}
+
+impl Life<'_> {
+    fn on_signal(&mut self, signal: Signal) {
+        tracing::info!(?signal, "asked to stop; draining");
+        self.drain.terminate(Instant::now());
+    }
+
+    fn take_pulse(&mut self, pulse: &mut Pulse, now: Instant) {
+        let silent = pulse.silent(&self.node.shards, now);
+        let why = (!silent.is_empty())
+            .then(|| format!("shards {silent:?} have not answered for a second"));
+        self.node.readiness.set_reason("shards", why);
+        if !self.has_failed
+            && self
+                .node
+                .shards
+                .iter()
+                .any(flux_runtime::shard::ShardThread::panicked)
+        {
+            self.has_failed = true;
+            self.node.readiness.set_reason(
+                "failed",
+                Some("a shard has failed; the node goes away".to_owned()),
+            );
+            self.drain.terminate(now);
+        }
+    }
+
+    fn give(&mut self, orders: &Orders) {
+        for phase in &orders.entered {
+            tracing::info!(phase = phase.as_str(), "drain");
+            if *phase == Phase::LameDuck {
+                self.node
+                    .readiness
+                    .set_reason("draining", Some("draining".to_owned()));
+            }
+        }
+        if orders.stop_accepting {
+            self.node.shared.is_draining.store(true, Ordering::Relaxed);
+            self.tell_all(Order::StopAccepting);
+        }
+        for (shard, count) in orders
+            .close
+            .iter()
+            .enumerate()
+            .filter(|(_, count)| **count > 0)
+        {
+            self.tell(shard, Order::Close(*count as usize));
+        }
+        if orders.close_rest {
+            self.tell_all(Order::Close(usize::MAX));
+        }
+        if orders.force {
+            self.tell_all(Order::CutAll);
+        }
+        self.show();
+    }
+
+    fn tell_all(&self, order: Order) {
+        for shard in 0..self.node.orders.len() {
+            self.tell(shard, order);
+        }
+    }
+
+    fn tell(&self, shard: usize, order: Order) {
+        if self.node.orders[shard].try_send(order).is_err() {
+            tracing::warn!(
+                shard,
+                ?order,
+                "a shard is too far behind for an order; the drain's later steps make up for it"
+            );
+        }
+    }
+
+    fn show(&self) {
+        self.node
+            .status
+            .set_life(self.drain.phase(), self.drain.progress());
+    }
+}

@@ -1,0 +1,193 @@
+//! From a configuration to running shards.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use flux_runtime::control::Readiness;
+use flux_runtime::cpu;
+use flux_runtime::mailbox::{Sender, mailbox, wake_pair};
+use flux_runtime::ring::RingConfig;
+use flux_runtime::shard::{self as runtime_shard, ShardError, ShardSpec, ShardThread};
+
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::http::{AllowedOrigins, OriginPatternError, Policy};
+use crate::pubsub::{PacingConfig, SubscriptionsConfig};
+use crate::session::{ChannelRules, SessionConfig};
+use crate::shard::{self, Counters, Directory, ORDERS_MAX, Order, Shard, ShardParts, Shared};
+use crate::websocket::Limits;
+
+use super::NodeStatus;
+
+/// Descriptors that a node needs besides its clients' sockets: rings, listeners, Redis, logs.
+const DESCRIPTORS_RESERVED: u64 = 256;
+
+/// Why a node could not start. Nothing of it runs then.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The machine lacks something; the text is the finding with its remedy.
+    #[error("{0}")]
+    Machine(String),
+    /// A listening socket could not be had.
+    #[error("{0}; is another process there? choose another address with --listen or --admin")]
+    Listen(#[source] std::io::Error),
+    /// `client.allowed_origins` has a pattern that is none.
+    #[error("config key `client.allowed_origins`: {0}")]
+    Origins(#[from] OriginPatternError),
+    /// A shard's wake-up descriptor could not be had.
+    #[error("no descriptor to wake a shard with: {0}; raise the limit of open files")]
+    Wake(#[source] std::io::Error),
+    /// A shard could not start.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+}
+
+/// A running node.
+pub struct Node {
+    /// What it runs with.
+    pub config: Config,
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// Where the admin pages are.
+    pub admin_address: SocketAddr,
+    /// What `/ready` says.
+    pub readiness: Readiness,
+    pub(super) admin: TcpListener,
+    pub(super) shards: Vec<ShardThread>,
+    pub(super) orders: Vec<Sender<Order>>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) status: Arc<NodeStatus>,
+}
+
+impl Node {
+    /// Starts the shards. From its return on clients are accepted.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(config: Config) -> Result<Node, StartError> {
+        let cpus = cpu::available();
+        let shard_count = if config.shards == 0 {
+            cpus.shards()
+        } else {
+            config.shards
+        };
+        let nofile = flux_runtime::doctor::raise_nofile().unwrap_or(1024);
+        let connections_max = match config.connections_max {
+            0 => nofile.saturating_sub(DESCRIPTORS_RESERVED),
+            limit => limit,
+        };
+        let policy = Policy {
+            origins: AllowedOrigins::new(&config.client.allowed_origins)?,
+            echo: config.echo,
+        };
+        let admin = TcpListener::bind(config.admin).map_err(|error| {
+            let text = format!("cannot listen on {}: {error}", config.admin);
+            StartError::Listen(std::io::Error::new(error.kind(), text))
+        })?;
+        let admin_address = admin.local_addr().map_err(StartError::Listen)?;
+        let (address, listeners) =
+            shard::bind(config.listen, shard_count).map_err(StartError::Listen)?;
+
+        let counters: Vec<Arc<Counters>> = (0..shard_count).map(|_| Arc::default()).collect();
+        let readiness = Readiness::new();
+        let shared = Arc::new(Shared {
+            policy,
+            limits: Limits {
+                message_bytes_max: config.websocket.message_size_limit,
+                ..Limits::default()
+            },
+            connections_max,
+            trusted_proxies: config.trusted_proxies.clone(),
+            readiness: readiness.clone(),
+            is_draining: AtomicBool::new(false),
+            directory: Directory::default(),
+            counters: counters.clone(),
+        });
+        let status = Arc::new(NodeStatus::new(
+            &config,
+            counters,
+            connections_max,
+            Instant::now(),
+        ));
+
+        let mut wakers = Vec::with_capacity(shard_count);
+        let mut sources = Vec::with_capacity(shard_count);
+        for _ in 0..shard_count {
+            let (waker, source) = wake_pair().map_err(StartError::Wake)?;
+            wakers.push(waker);
+            sources.push(source);
+        }
+        let engines = Engine::memory(&wakers);
+        let mut shards = Vec::with_capacity(shard_count);
+        let mut orders = Vec::with_capacity(shard_count);
+        let places = cpus.placement(shard_count);
+        let parts = sources.into_iter().zip(listeners).zip(engines).zip(wakers);
+        for (index, (((source, listener), engine), waker)) in parts.enumerate() {
+            let (sender, receiver) = mailbox(ORDERS_MAX, waker);
+            orders.push(sender);
+            let parts = ShardParts {
+                shared: Arc::clone(&shared),
+                session: session_config(&config),
+                subscriptions: SubscriptionsConfig {
+                    lag_bytes_max: config.client.queue_max_size as u64,
+                    stuck_max: config.fanout.lag_max,
+                },
+                pacing: PacingConfig {
+                    budget: config.fanout.latency_budget,
+                    ..PacingConfig::default()
+                },
+                engine,
+                orders: receiver,
+                listener,
+                index: index as u16,
+            };
+            let spec = ShardSpec {
+                index,
+                cpu: places.get(index).copied().flatten(),
+                name: format!("shard-{index}"),
+                ring: RingConfig::default(),
+            };
+            shards.push(runtime_shard::spawn(spec, source, move |ring| {
+                Ok(Shard::new(parts, ring, Instant::now()))
+            })?);
+        }
+        Ok(Node {
+            config,
+            address,
+            admin_address,
+            readiness,
+            admin,
+            shards,
+            orders,
+            shared,
+            status,
+        })
+    }
+
+    /// What is shown of the node.
+    pub fn status(&self) -> &Arc<NodeStatus> {
+        &self.status
+    }
+}
+
+fn session_config(config: &Config) -> SessionConfig {
+    let mut limits = crate::limits::SessionLimits::DEFAULT;
+    limits.channels_max = config.client.channel_limit;
+    limits.channel_length_max_bytes = config.channel.max_length;
+    limits.stale_close_delay = config.client.stale_close_delay;
+    limits.ping_interval = config.client.ping_interval;
+    limits.pong_timeout = config.client.pong_timeout;
+    SessionConfig {
+        node: config.id.clone(),
+        version: format!("Flux Gateway {}", env!("CARGO_PKG_VERSION")),
+        // Others than this machine cannot reach the listener, or it was asked for: config::check.
+        allow_anonymous: true,
+        channels: ChannelRules {
+            without_namespace: config.channel.without_namespace.clone(),
+            namespaces: config.channel.namespaces.clone(),
+        },
+        limits,
+    }
+}

@@ -1,0 +1,254 @@
+//! How connections end: close frames, how long the peer may take, and the end of the socket.
+
+use std::time::{Duration, Instant};
+
+use flux_runtime::ring::{Key, NetRing, Shutdown};
+use socket2::SockRef;
+
+use crate::protocol::Disconnect;
+use crate::pubsub::{Slot, SlowReason};
+use crate::websocket::{CloseCode, Event, close_frame_into, close_reply_into};
+
+use super::Shard;
+use super::connection::{Closing, Phase};
+use super::counters::Ended;
+
+/// Longest wait for the client's answer to a close frame.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(3);
+/// Longest wait for a client to take an answer and close, after a plain request.
+pub(super) const LINGER_MAX: Duration = Duration::from_secs(2);
+
+impl Shard {
+    /// Sends a close frame and waits for the client's.
+    pub(super) fn close_with_code(
+        &mut self,
+        ring: &mut NetRing,
+        key: Key,
+        code: CloseCode,
+        reason: &str,
+        ended: Ended,
+        now: Instant,
+    ) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        close_frame_into(&mut connection.out, code, reason);
+        // After a framing error nothing the client sends can be understood any more.
+        let awaits_close_frame = !connection.decoder.is_closed();
+        self.begin_closing(ring, key, awaits_close_frame, CLOSE_WAIT_MAX, ended, now);
+    }
+
+    /// Answers the client's close frame.
+    pub(super) fn close_replying(
+        &mut self,
+        ring: &mut NetRing,
+        key: Key,
+        code: Option<CloseCode>,
+        now: Instant,
+    ) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        close_reply_into(&mut connection.out, code);
+        self.begin_closing(ring, key, false, CLOSE_WAIT_MAX, Ended::ClientClosed, now);
+    }
+
+    /// Ends a connection whose last answer stands in `out`.
+    pub(super) fn close_answered(&mut self, ring: &mut NetRing, key: Key, now: Instant) {
+        self.begin_closing(ring, key, false, LINGER_MAX, Ended::Answered, now);
+    }
+
+    fn begin_closing(
+        &mut self,
+        ring: &mut NetRing,
+        key: Key,
+        awaits_close_frame: bool,
+        patience: Duration,
+        ended: Ended,
+        now: Instant,
+    ) {
+        self.leave(key);
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let deadline = now + patience;
+        self.closing_count += 1;
+        connection.phase = Phase::Closing(Closing {
+            deadline,
+            awaits_close_frame,
+            is_write_closed: false,
+            ended,
+        });
+        if let Some(timer) = connection.timer.take() {
+            self.core.wheel.cancel(timer);
+        }
+        connection.timer = Some(self.core.wheel.insert(deadline, key));
+        // Its close frame, or its end, must be seen.
+        if connection.is_paused && !connection.is_read_closed {
+            connection.is_paused = false;
+            connection.receiver = Some(ring.recv(&connection.socket, key));
+        }
+        self.send_last(ring, key, now);
+    }
+
+    /// Takes the session's last wishes, its subscriptions and its id out of the shard.
+    fn leave(&mut self, key: Key) {
+        let core = &mut self.core;
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if let Phase::Session(session) = &mut connection.phase {
+            session.on_gone(&mut |effect| core.effect(key, effect));
+            // Nobody is there any more who could be disconnected.
+            core.disconnected = None;
+        }
+        if matches!(connection.phase, Phase::Session(_) | Phase::Echo) {
+            core.counters
+                .clients
+                .set(core.counters.clients.get().saturating_sub(1));
+        }
+        if let Some(directory_key) = connection.directory_key.take() {
+            core.shared.directory.remove(directory_key);
+        }
+        core.release(key);
+    }
+
+    /// Everything is sent, or something else has changed: takes the next step towards the end.
+    pub(super) fn go_on_closing(&mut self, ring: &mut NetRing, key: Key, _now: Instant) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let Phase::Closing(closing) = &mut connection.phase else {
+            return;
+        };
+        let ended = closing.ended;
+        if connection.is_read_closed && !connection.is_sending {
+            self.finish(ring, key, ended);
+            return;
+        }
+        if connection.is_sending || closing.awaits_close_frame || closing.is_write_closed {
+            return;
+        }
+        // Closing a socket on which unread bytes lie would reset the connection, and the client
+        // might never see what was sent last: finish our direction and wait for the client's.
+        closing.is_write_closed = true;
+        if ring.shutdown(&connection.socket, Shutdown::Write).is_err() {
+            self.finish(ring, key, ended);
+        }
+    }
+
+    /// Looks for the client's close frame; everything else is of no use any more.
+    pub(super) fn on_bytes_while_closing(
+        &mut self,
+        ring: &mut NetRing,
+        key: Key,
+        bytes: &mut [u8],
+    ) {
+        let limits = self.core.shared.limits;
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let Phase::Closing(closing) = &mut connection.phase else {
+            return;
+        };
+        if !closing.awaits_close_frame {
+            return;
+        }
+        let mut has_closed = false;
+        let outcome = connection.decoder.feed(bytes, &limits, &mut |event| {
+            has_closed |= matches!(event, Event::Close(..));
+        });
+        if has_closed || outcome.is_err() {
+            closing.awaits_close_frame = false;
+            let ended = closing.ended;
+            if !connection.is_sending && connection.out.is_empty() {
+                // Both close frames have passed: the server closes first (RFC 6455 section 7.1.1).
+                self.finish(ring, key, ended);
+            }
+        }
+    }
+
+    /// A slow consumer is told so, behind what it has not taken, and given a moment.
+    pub(super) fn evict(
+        &mut self,
+        ring: &mut NetRing,
+        slot: Slot,
+        reason: SlowReason,
+        now: Instant,
+    ) {
+        let Some((key, connection)) = self.connections.at(slot) else {
+            return;
+        };
+        if matches!(connection.phase, Phase::Closing(_)) {
+            return;
+        }
+        tracing::debug!(shard = self.index, ?reason, "a slow consumer is closed");
+        // What waits in `out` would only delay the word.
+        connection.out.clear();
+        let code = CloseCode::new(Disconnect::SLOW.code).unwrap_or(CloseCode::POLICY_VIOLATION);
+        self.close_with_code(ring, key, code, Disconnect::SLOW.reason, Ended::Slow, now);
+    }
+
+    /// Closes up to `count` clients, chosen at random, with the code that makes them reconnect.
+    pub(super) fn drain(&mut self, ring: &mut NetRing, count: usize, now: Instant) {
+        if self.drain_order.is_empty() {
+            self.drain_order = self.connections.keys();
+            fastrand::shuffle(&mut self.drain_order);
+        }
+        let mut closed = 0;
+        while closed < count {
+            let Some(key) = self.drain_order.pop() else {
+                break;
+            };
+            let Some(connection) = self.connections.get_mut(key) else {
+                continue;
+            };
+            match connection.phase {
+                Phase::Session(_) | Phase::Echo => {
+                    let code =
+                        CloseCode::new(Disconnect::SHUTDOWN.code).unwrap_or(CloseCode::GOING_AWAY);
+                    self.close_with_code(
+                        ring,
+                        key,
+                        code,
+                        Disconnect::SHUTDOWN.reason,
+                        Ended::Drained,
+                        now,
+                    );
+                    closed += 1;
+                }
+                Phase::Head(_) | Phase::Closing(_) => {}
+            }
+        }
+    }
+
+    /// Cuts whatever is left, without waiting for anybody.
+    pub(super) fn cut_all(&mut self, ring: &mut NetRing) {
+        for key in self.connections.keys() {
+            self.finish(ring, key, Ended::Forced);
+        }
+    }
+
+    /// The end of a connection, in whatever phase it is.
+    pub(super) fn finish(&mut self, ring: &mut NetRing, key: Key, ended: Ended) {
+        self.leave(key);
+        let Some(connection) = self.connections.remove(key) else {
+            return;
+        };
+        if matches!(connection.phase, Phase::Closing(_)) {
+            self.closing_count -= 1;
+        }
+        self.core.counters.ended[ended as usize].add(1);
+        if let Some(timer) = connection.timer {
+            self.core.wheel.cancel(timer);
+        }
+        if connection.is_sending {
+            // The peer does not take its bytes: without this the kernel would keep them, and the
+            // send in flight, for minutes. Errors mean that the connection is gone already.
+            let _ = SockRef::from(&connection.socket).set_linger(Some(Duration::ZERO));
+            let _ = ring.shutdown(&connection.socket, Shutdown::Both);
+        }
+        self.core.spares.give(connection.out);
+        ring.close(connection.socket, connection.receiver);
+    }
+}

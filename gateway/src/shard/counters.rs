@@ -1,0 +1,135 @@
+//! What one shard counts, readable from the control plane.
+//!
+//! Each counter has one writer, its shard, so an increment is a plain load and store: no locked
+//! instruction on the data path.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::http::Rejection;
+use crate::websocket::CloseReason;
+
+/// A number that one thread writes and any thread reads.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds to it. Only the owning shard may call this.
+    pub fn add(&self, count: u64) {
+        self.0
+            .store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
+    }
+
+    /// Replaces it. Only the owning shard may call this.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// Its value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Why a connection ended, as far as the server knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Ended {
+    /// The client closed it with a close frame.
+    ClientClosed,
+    /// The client's side went away without one.
+    ClientGone,
+    /// It broke the protocol of the commands.
+    Disconnected,
+    /// It broke the framing rules.
+    ProtocolError,
+    /// It was too slow.
+    Slow,
+    /// It did not answer a ping.
+    NoPong,
+    /// It did not finish its request head, or never sent a connect command.
+    Stale,
+    /// It was closed by the drain.
+    Drained,
+    /// The drain had to cut it.
+    Forced,
+    /// A plain request was answered, or an upgrade refused.
+    Answered,
+}
+
+impl Ended {
+    /// How many there are.
+    pub const COUNT: usize = 10;
+
+    /// Label values for the metric, in the order of the variants.
+    pub const LABELS: [&'static str; Self::COUNT] = [
+        "client_closed",
+        "client_gone",
+        "disconnected",
+        "protocol_error",
+        "slow",
+        "no_pong",
+        "stale",
+        "drained",
+        "forced",
+        "answered",
+    ];
+}
+
+/// The counters of one shard.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections now, in whatever phase.
+    pub connections: Counter,
+    /// Connections now that are in their last phase.
+    pub closing: Counter,
+    /// Connections now that have finished their WebSocket handshake.
+    pub clients: Counter,
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Accepts that failed because the machine was out of something.
+    pub accept_failures: Counter,
+    /// Requests refused, by [`Rejection::ALL`].
+    pub rejections: [Counter; Rejection::ALL.len()],
+    /// Frames refused, by [`CloseReason::ALL`].
+    pub frame_errors: [Counter; CloseReason::ALL.len()],
+    /// PROXY headers refused.
+    pub proxy_errors: Counter,
+    /// Connections ended, by [`Ended`].
+    pub ended: [Counter; Ended::COUNT],
+    /// Messages received from clients.
+    pub messages_in: Counter,
+    /// Bytes received from clients.
+    pub bytes_in: Counter,
+    /// Publications taken from clients.
+    pub published: Counter,
+    /// Publications that clients were told could not be taken.
+    pub publish_failures: Counter,
+    /// Messages to the backend, which nobody takes.
+    pub messages_dropped: Counter,
+    /// Sends given to the kernel.
+    pub sends: Counter,
+    /// Bytes sent to clients.
+    pub bytes_out: Counter,
+    /// Channels with subscribers.
+    pub channels: Counter,
+    /// Subscriptions.
+    pub subscriptions: Counter,
+    /// Publications times the subscribers they were for.
+    pub deliveries: Counter,
+    /// Slow consumers, by bytes.
+    pub slow_bytes: Counter,
+    /// Slow consumers, by time.
+    pub slow_stuck: Counter,
+    /// Rounds of fan-out.
+    pub rounds: Counter,
+    /// Rounds that waited because the shard is busy.
+    pub rounds_delayed: Counter,
+    /// Turns of the loop.
+    pub turns: Counter,
+    /// Receives that found no buffer and had to wait for one.
+    pub receive_buffer_shortages: Counter,
+    /// Overflows of the completion queue.
+    pub completion_overflows: Counter,
+    /// Times that the ring was entered.
+    pub ring_enters: Counter,
+}

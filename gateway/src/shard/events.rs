@@ -1,0 +1,139 @@
+//! What the engine says: answers to the shard's sessions, and publications for its channels.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use flux_runtime::ring::{Key, NetRing};
+
+use crate::engine::{Asker, Event};
+use crate::protocol::{ErrorCode, Unsubscribe};
+use crate::pubsub::{ChannelKey, Slot};
+use crate::session::Session;
+
+use super::Shard;
+use super::connection::{Connection, Phase};
+use super::core::Core;
+
+impl Shard {
+    /// Takes what the engine has, as far as the next round can take it.
+    pub(super) fn take_events(&mut self, ring: &mut NetRing, now: Instant) {
+        while !self.core.subscriptions.is_urgent() {
+            let Some(event) = self.core.engine.poll() else {
+                break;
+            };
+            match event {
+                Event::Delivery { key, slice } => self.core.subscriptions.append(key, &slice),
+                Event::Published { asker, result } => self.on_published(ring, asker, result, now),
+                Event::Subscribed { key, result } => self.on_subscribed(ring, key, result, now),
+                Event::Lost { key } => self.on_lost(ring, key, now),
+            }
+        }
+    }
+
+    fn on_published(
+        &mut self,
+        ring: &mut NetRing,
+        asker: Asker,
+        result: Result<(), ErrorCode>,
+        now: Instant,
+    ) {
+        match result {
+            Ok(()) => self.core.counters.published.add(1),
+            Err(_) => self.core.counters.publish_failures.add(1),
+        }
+        self.drive_key(
+            ring,
+            Key(asker.connection),
+            now,
+            |session, replies, _, _| {
+                session.on_published(asker.command, result, replies);
+            },
+        );
+    }
+
+    fn on_subscribed(
+        &mut self,
+        ring: &mut NetRing,
+        key: ChannelKey,
+        result: Result<(), ErrorCode>,
+        now: Instant,
+    ) {
+        let Some(channel) = self.core.subscriptions.name(key).map(Arc::clone) else {
+            return;
+        };
+        let mut waited: Vec<(Slot, u32)> = Vec::new();
+        let mut note = |slot, command| waited.push((slot, command));
+        match result {
+            Ok(()) => self.core.subscriptions.confirm(key, &mut note),
+            Err(_) => self.core.subscriptions.refuse(key, &mut note),
+        }
+        for (slot, command) in waited {
+            self.drive_slot(ring, slot, now, |session, replies, core, connection| {
+                session.on_subscribed(&channel, command, result, replies, &mut |effect| {
+                    core.effect(connection, effect);
+                });
+            });
+        }
+    }
+
+    /// Something of a channel was lost on its way to this shard: its subscribers are told, and
+    /// their SDKs subscribe anew.
+    fn on_lost(&mut self, ring: &mut NetRing, key: ChannelKey, now: Instant) {
+        let mut ended: Vec<Slot> = Vec::new();
+        let Some(channel) = self
+            .core
+            .subscriptions
+            .lose(key, &mut |slot| ended.push(slot))
+        else {
+            return;
+        };
+        tracing::warn!(shard = self.index, %channel, subscribers = ended.len(), "a channel lost publications; its subscribers are told to subscribe anew");
+        for slot in ended {
+            self.drive_slot(ring, slot, now, |session, replies, core, connection| {
+                session.unsubscribe(
+                    &channel,
+                    Unsubscribe::INSUFFICIENT_STATE,
+                    replies,
+                    &mut |effect| {
+                        core.effect(connection, effect);
+                    },
+                );
+            });
+        }
+    }
+
+    fn drive_slot(
+        &mut self,
+        ring: &mut NetRing,
+        slot: Slot,
+        now: Instant,
+        step: impl FnOnce(&mut Session, &mut Vec<u8>, &mut Core, Key),
+    ) {
+        if let Some((key, _)) = self.connections.at(slot) {
+            self.drive_key(ring, key, now, step);
+        }
+    }
+
+    /// Lets the session behind `key` take a step, if it is still there.
+    fn drive_key(
+        &mut self,
+        ring: &mut NetRing,
+        key: Key,
+        now: Instant,
+        step: impl FnOnce(&mut Session, &mut Vec<u8>, &mut Core, Key),
+    ) {
+        let Some(Connection {
+            phase: Phase::Session(session),
+            out,
+            ..
+        }) = self.connections.get_mut(key)
+        else {
+            return;
+        };
+        self.core
+            .drive(key, session, out, |session, replies, core| {
+                step(session, replies, core, key);
+            });
+        self.after_drive(ring, key, now);
+    }
+}

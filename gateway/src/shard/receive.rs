@@ -1,0 +1,250 @@
+//! Bytes of an open connection: frames, then what they carry.
+
+use std::time::Instant;
+
+use flux_runtime::ring::{Key, NetRing, RecvBuffer};
+
+use crate::protocol::Disconnect;
+use crate::websocket::{self, CloseCode, CloseReason, Event, Opcode};
+
+use super::Shard;
+use super::connection::{Connection, Phase};
+use super::core::Disconnected;
+use super::counters::Ended;
+
+/// Bytes waiting for the client beyond which nothing more is read from it: it makes answers faster
+/// than it takes them.
+const READ_PAUSE_BYTES: usize = 128 * 1024;
+
+impl Shard {
+    pub(super) fn on_received(
+        &mut self,
+        ring: &mut NetRing,
+        key: Key,
+        mut buffer: RecvBuffer,
+        now: Instant,
+    ) {
+        match self
+            .connections
+            .get_mut(key)
+            .map(|connection| &connection.phase)
+        {
+            Some(Phase::Head(_)) => self.on_head_bytes(ring, key, &mut buffer, now),
+            Some(Phase::Session(_) | Phase::Echo) => {
+                self.on_frame_bytes(ring, key, &mut buffer, now);
+            }
+            Some(Phase::Closing(_)) => self.on_bytes_while_closing(ring, key, &mut buffer),
+            // It arrived for somebody who has left.
+            None => {}
+        }
+    }
+
+    /// Takes bytes after the handshake; they are unmasked in place.
+    pub(super) fn on_frame_bytes(
+        &mut self,
+        ring: &mut NetRing,
+        key: Key,
+        bytes: &mut [u8],
+        now: Instant,
+    ) {
+        let core = &mut self.core;
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let Connection {
+            phase,
+            decoder,
+            out,
+            ..
+        } = connection;
+        if out.capacity() == 0 {
+            *out = core.spares.take();
+        }
+        let limits = core.shared.limits;
+        let mut messages = 0;
+        let mut close_frame = None;
+        let outcome = match phase {
+            Phase::Echo => decoder.feed(bytes, &limits, &mut |event| match event {
+                Event::Text(text) => {
+                    messages += 1;
+                    websocket::frame_into(out, Opcode::Text, text.as_bytes());
+                }
+                Event::Binary(data) => {
+                    messages += 1;
+                    websocket::frame_into(out, Opcode::Binary, data);
+                }
+                Event::Ping(data) => websocket::frame_into(out, Opcode::Pong, data),
+                Event::Pong(_) => {}
+                Event::Close(code, _) => close_frame = Some(code),
+            }),
+            Phase::Session(session) => decoder.feed(bytes, &limits, &mut |event| match event {
+                Event::Text(text) => {
+                    messages += 1;
+                    if core.disconnected.is_none() {
+                        core.drive(key, session, out, |session, replies, core| {
+                            session.on_message(text.as_bytes(), now, replies, &mut |effect| {
+                                core.effect(key, effect);
+                            });
+                        });
+                    }
+                }
+                // Commands in JSON travel in text messages.
+                Event::Binary(_) => {
+                    messages += 1;
+                    if core.disconnected.is_none() {
+                        core.drive(key, session, out, |session, _, core| {
+                            session.disconnect(Disconnect::BAD_REQUEST, &mut |effect| {
+                                core.effect(key, effect);
+                            });
+                        });
+                    }
+                }
+                Event::Ping(data) => websocket::frame_into(out, Opcode::Pong, data),
+                Event::Pong(_) => {}
+                Event::Close(code, _) => close_frame = Some(code),
+            }),
+            Phase::Head(_) | Phase::Closing(_) => return,
+        };
+        core.counters.messages_in.add(messages);
+        self.after_frames(ring, key, outcome, close_frame, now);
+    }
+
+    fn after_frames(
+        &mut self,
+        ring: &mut NetRing,
+        key: Key,
+        outcome: Result<(), CloseReason>,
+        close_frame: Option<Option<CloseCode>>,
+        now: Instant,
+    ) {
+        if self.core.disconnected.is_some() {
+            self.after_drive(ring, key, now);
+        } else if let Err(reason) = outcome {
+            let index = CloseReason::ALL
+                .iter()
+                .position(|other| *other == reason)
+                .unwrap_or_default();
+            self.core.counters.frame_errors[index].add(1);
+            self.close_with_code(
+                ring,
+                key,
+                reason.code(),
+                reason.text(),
+                Ended::ProtocolError,
+                now,
+            );
+        } else if let Some(code) = close_frame {
+            self.close_replying(ring, key, code, now);
+        } else {
+            self.after_step(ring, key);
+        }
+    }
+
+    /// After a session has taken a step: it is closed if it asked for that.
+    pub(super) fn after_drive(&mut self, ring: &mut NetRing, key: Key, now: Instant) {
+        match self.core.disconnected.take() {
+            Some(disconnected) => self.close_disconnected(ring, key, &disconnected, now),
+            None => self.after_step(ring, key),
+        }
+    }
+
+    /// After anything that may have given the connection something to send.
+    fn after_step(&mut self, ring: &mut NetRing, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if !connection.out.is_empty() {
+            self.core
+                .subscriptions
+                .mark_ready(super::connection::slot(key));
+        } else if connection.out.capacity() > 0 {
+            self.core.spares.give(std::mem::take(&mut connection.out));
+        }
+        self.update_reading(ring, key);
+    }
+
+    /// Stops reading from a client that is behind with taking its answers, and starts again.
+    pub(super) fn update_reading(&mut self, ring: &mut NetRing, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let wants_pause = match &connection.phase {
+            Phase::Session(session) => {
+                session.wants_pause() || connection.out.len() > READ_PAUSE_BYTES
+            }
+            Phase::Echo => connection.out.len() > READ_PAUSE_BYTES,
+            Phase::Head(_) | Phase::Closing(_) => return,
+        };
+        if wants_pause && !connection.is_paused {
+            connection.is_paused = true;
+            if let Some(receiver) = connection.receiver.take() {
+                ring.stop_recv(receiver);
+            }
+        } else if !wants_pause && connection.is_paused {
+            connection.is_paused = false;
+            connection.receiver = Some(ring.recv(&connection.socket, key));
+        }
+    }
+
+    /// The stream has ended, or broken.
+    pub(super) fn on_receive_ended(&mut self, ring: &mut NetRing, key: Key, now: Instant) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.receiver = None;
+        connection.is_read_closed = true;
+        match &connection.phase {
+            Phase::Closing(_) => self.go_on_closing(ring, key, now),
+            Phase::Head(_) | Phase::Echo | Phase::Session(_) => {
+                self.finish(ring, key, Ended::ClientGone);
+            }
+        }
+    }
+
+    /// Runs the session's timer.
+    pub(super) fn on_timer(&mut self, ring: &mut NetRing, key: Key, now: Instant) {
+        let core = &mut self.core;
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.timer = None;
+        let Connection { phase, out, .. } = connection;
+        match phase {
+            Phase::Head(head) if head.deadline > now => {
+                connection.timer = Some(core.wheel.insert(head.deadline, key));
+            }
+            Phase::Head(_) => self.on_head_timeout(ring, key, now),
+            Phase::Echo => {}
+            Phase::Closing(closing) if closing.deadline > now => {
+                connection.timer = Some(core.wheel.insert(closing.deadline, key));
+            }
+            Phase::Closing(closing) => {
+                let ended = closing.ended;
+                self.finish(ring, key, ended);
+            }
+            Phase::Session(session) => {
+                core.drive(key, session, out, |session, replies, core| {
+                    session.on_timer(now, replies, &mut |effect| core.effect(key, effect));
+                });
+                connection.timer = session.deadline().map(|at| core.wheel.insert(at, key));
+                self.after_drive(ring, key, now);
+            }
+        }
+    }
+
+    fn close_disconnected(
+        &mut self,
+        ring: &mut NetRing,
+        key: Key,
+        why: &Disconnected,
+        now: Instant,
+    ) {
+        let ended = match why.code {
+            code if code == Disconnect::NO_PONG.code => Ended::NoPong,
+            code if code == Disconnect::STALE.code => Ended::Stale,
+            _ => Ended::Disconnected,
+        };
+        let code = CloseCode::new(why.code).unwrap_or(CloseCode::INTERNAL_ERROR);
+        self.close_with_code(ring, key, code, &why.reason, ended, now);
+    }
+}
