@@ -50,7 +50,8 @@ pub enum RegistryState {
 pub struct Balancer {
     /// The id it gives itself; its address before it has answered once.
     pub id: String,
-    /// `ok`, `degraded`, `failing` (answers, not ready) or `unreachable`.
+    /// `ok`, `degraded`, `failing` (answers, not ready), `unreachable`, or
+    /// `unknown` in the first moment.
     pub state: String,
     /// Connections that it relays now.
     pub flows: u64,

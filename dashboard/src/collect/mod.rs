@@ -120,7 +120,8 @@ impl Collector {
     pub async fn run(mut self) {
         let mut probing = tokio::time::interval(limits::PROBE_EVERY);
         probing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut due = tokio::time::Instant::now();
+        // The first document waits for the registry's first word, but not for long.
+        let mut due = tokio::time::Instant::now() + limits::STREAM_GAP_MAX;
         let mut published = None;
         loop {
             tokio::select! {

@@ -82,7 +82,7 @@ function draw() {
 function overall(members, ready) {
   const dead = members.filter((n) => n.state === "DEAD").length;
   const draining = members.filter((n) => n.state === "DRAINING").length;
-  const trouble = topology.registry.state !== "ok" || topology.balancers.some((b) => b.state !== "ok");
+  const trouble = topology.registry.state !== "ok" || topology.balancers.some((b) => b.state !== "ok" && b.state !== "unknown");
   let tone = "good";
   let words = `All ${count(members.length)} nodes ready`;
   if (members.length === 0) [tone, words] = ["wait", "No nodes"];

@@ -1,5 +1,6 @@
 use super::*;
-use crate::observe::BalancerNode;
+use crate::document::Node;
+use crate::observe::{BalancerNode, RecordState};
 use crate::probe::Answer;
 
 const TTL: Duration = Duration::from_secs(15);
