@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::document::{Document, State};
+use crate::document::{Document, Node, State};
 use crate::limits::{HISTORY_NODES_MAX, HISTORY_POINTS, HISTORY_STEP};
 use crate::observe::Moment;
 
@@ -17,7 +17,7 @@ pub struct Track {
     pub connections: VecDeque<u64>,
     /// Messages per second.
     pub messages_per_s: VecDeque<f64>,
-    /// One letter a point: S, R, D (draining), X (dead).
+    /// One letter a point: S, R, D (draining), X (dead), L (left in order).
     pub states: String,
 }
 
@@ -73,7 +73,7 @@ impl History {
             }
             if self.nodes.len() < HISTORY_NODES_MAX || self.nodes.contains_key(&node.id) {
                 let track = self.nodes.entry(node.id.clone()).or_default();
-                track.push(node.connections, node.messages_per_s, letter(node.state));
+                track.push(node.connections, node.messages_per_s, letter(node));
             }
         }
         self.total.push(connections, messages, 'R');
@@ -85,11 +85,12 @@ impl History {
     }
 }
 
-fn letter(state: State) -> char {
-    match state {
+fn letter(node: &Node) -> char {
+    match node.state {
         State::Starting => 'S',
         State::Ready => 'R',
         State::Draining => 'D',
+        State::Dead if node.orderly => 'L',
         State::Dead => 'X',
     }
 }

@@ -20,9 +20,9 @@ export function problems(topology, oldMs) {
   }
   for (const balancer of topology.balancers) {
     if (balancer.state === "unreachable") {
-      list.push({ key: `lb ${balancer.admin}`, tone: "bad", title: `Balancer ${balancer.id} is unreachable.`, words: `${balancer.reason}. Routing below is the dashboard's own estimate.` });
+      list.push({ key: `lb ${balancer.admin}`, tone: "bad", title: `Balancer ${balancer.id} is unreachable.`, words: `${upper(balancer.reason)}. Routing below is the dashboard's own estimate.` });
     } else if (balancer.state === "failing" || balancer.state === "degraded") {
-      list.push({ key: `lb ${balancer.admin}`, tone: "warn", title: `Balancer ${balancer.id} is ${balancer.state === "failing" ? "not ready" : "degraded"}.`, words: balancer.reason });
+      list.push({ key: `lb ${balancer.admin}`, tone: "warn", title: `Balancer ${balancer.id} is ${balancer.state === "failing" ? "not ready" : "degraded"}.`, words: `${upper(balancer.reason)}.` });
     }
   }
   const down = topology.nodes.filter((n) => n.state === "DEAD" && !n.orderly);

@@ -63,6 +63,10 @@ export class Diagram {
       box.seq = null;
       return [node.id, box];
     }));
+    if (nodes.length === 0) {
+      const { x, y, w, h } = plan.vacant;
+      boxes.append(s("rect", { x, y, width: w, height: h, rx: 10, class: "vacant" }), s("text", { x: x + w / 2, y: y + h / 2 + 5, "text-anchor": "middle" }, "no nodes yet"));
+    }
     if (hidden > 0) boxes.append(s("text", { x: plan.more.x, y: plan.more.y, "text-anchor": "middle" }, `and ${count(hidden)} more below`));
     this.element.replaceChildren(this.svg);
   }
@@ -113,6 +117,7 @@ export class Diagram {
       lap(box.wire.over, lost ? 0 : balancer.flows + balancer.accepts_per_s * 20);
     });
 
+    const thick = nodes.length > 8 ? 2 : 4;
     const busiest = Math.max(1, ...nodes.map((n) => n.connections));
     for (const node of nodes) {
       const box = this.nodes.get(node.id);
@@ -129,7 +134,7 @@ export class Diagram {
       for (const [b, { base, over }] of box.wires.entries()) {
         const cut = dead || topology.balancers[b].state === "unreachable";
         attribute(base, "class", `wire${cut || !node.routable ? " off" : ""}`);
-        attribute(base, "stroke-width", cut ? 1.5 : (1.5 + 4.5 * (node.connections / busiest)).toFixed(1));
+        attribute(base, "stroke-width", cut ? 1.5 : (1.5 + thick * (node.connections / busiest)).toFixed(1));
         lap(over, cut ? 0 : node.connections + node.messages_per_s);
       }
       attribute(box.beatWire.base, "class", `wire registry-wire${topology.registry.state === "unreachable" ? " broken" : dead ? " off" : ""}`);
@@ -175,7 +180,7 @@ function fit(element, value, room) {
 }
 
 function wide(width, topology, nodes, hidden) {
-  const side = Math.min(148, width * 0.17);
+  const side = Math.max(132, Math.min(148, width * 0.17));
   const nodeWidth = Math.min(258, width * 0.31);
   const nodeHeight = nodes.length > 10 ? 60 : 66;
   const gap = nodes.length > 10 ? 10 : 16;
@@ -199,6 +204,7 @@ function wide(width, topology, nodes, hidden) {
     balancers: topology.balancers.map((_, b) => box(xs[1], balancerY(b))),
     nodes: nodes.map((_, i) => ({ x: xs[2], y: nodeY(i), w: nodeWidth, h: nodeHeight })),
     registry: box(xs[3], middle),
+    vacant: { x: xs[2], y: middle - 33, w: nodeWidth, h: 66 },
     more: { x: xs[2] + nodeWidth / 2, y: height - 10 },
     clientWire: (b) => curve(xs[0] + side, middle, xs[1], balancerY(b)),
     nodeWire: (b, i) => curve(xs[1] + side, balancerY(b), xs[2], nodeY(i) + nodeHeight / 2),
@@ -219,20 +225,17 @@ function tall(width, topology, nodes, hidden) {
   const nodeTop = balancerTop + boxHeight + 34;
   const nodeY = (i) => nodeTop + i * (nodeHeight + 12);
   const registryTop = nodeY(Math.max(1, nodes.length)) + 18 + (hidden > 0 ? 20 : 0);
-  const trunk = (x, from, to) => {
-    const turn = 10 * Math.sign(to - from || 1);
-    return { x, from, to, turn };
-  };
   return {
     height: registryTop + boxHeight + 6,
     clients: { x: middle - 95, y: 2, w: 190, h: boxHeight },
     balancers: topology.balancers.map((_, b) => ({ x: balancerX(b), y: balancerTop, w: boxWidth, h: boxHeight })),
     nodes: nodes.map((_, i) => ({ x: margin, y: nodeY(i), w: inner, h: nodeHeight })),
     registry: { x: middle - 95, y: registryTop, w: 190, h: boxHeight },
+    vacant: { x: margin, y: nodeTop, w: inner, h: nodeHeight },
     more: { x: middle, y: registryTop - 12 },
-    clientWire: (b) => `M${middle} ${boxHeight + 2}V${balancerTop}`.replace(`V${balancerTop}`, `L${balancerX(b) + boxWidth / 2} ${balancerTop}`),
+    clientWire: (b) => `M${middle} ${boxHeight + 2}L${balancerX(b) + boxWidth / 2} ${balancerTop}`,
     nodeWire: (b, i) => {
-      const { turn } = trunk(10, balancerTop, nodeY(i));
+      const turn = 10;
       const y = nodeY(i) + nodeHeight / 2;
       const start = balancerTop + boxHeight;
       const x = balancerX(b) + boxWidth / 2;

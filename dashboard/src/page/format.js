@@ -29,7 +29,7 @@ export const look = (node) => (node.state === "DEAD" && node.orderly ? "LEFT" : 
 /** Shapes beside the words: colour is never the only sign. */
 export const SHAPES = {
   READY: "M1 5.5 4 8.5 9 2",
-  STARTING: "M5 1v4l3 2",
+  STARTING: "M1.2 5h.01M5 5h.01M8.8 5h.01",
   DRAINING: "M5 1v7M2 5.5 5 8.5 8 5.5",
   DEAD: "M2 2l6 6M8 2l-6 6",
   LEFT: "M1.5 5h7",

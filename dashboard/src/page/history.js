@@ -1,7 +1,9 @@
 // Figures of the last minutes: what the dashboard kept, then what arrives.
 
+import { look } from "./format.js";
+
 const empty = () => ({ connections: [], messages_per_s: [], states: "" });
-const LETTERS = { STARTING: "S", READY: "R", DRAINING: "D", DEAD: "X" };
+const LETTERS = { STARTING: "S", READY: "R", DRAINING: "D", DEAD: "X", LEFT: "L" };
 
 export class History {
   constructor() {
@@ -39,7 +41,7 @@ export class History {
     for (const id of this.nodes.keys()) if (!present.has(id)) this.nodes.delete(id);
     for (const node of topology.nodes) {
       if (!this.nodes.has(node.id)) this.nodes.set(node.id, empty());
-      this.push(this.nodes.get(node.id), node.connections, node.messages_per_s, LETTERS[node.state]);
+      this.push(this.nodes.get(node.id), node.connections, node.messages_per_s, LETTERS[look(node)]);
     }
   }
 

@@ -27,7 +27,7 @@ export function spark(element, points, length) {
   area.setAttribute("d", `M${left.toFixed(1)} ${HEIGHT}L${line.join("L")}L${WIDTH} ${HEIGHT}Z`);
 }
 
-const STATES = { S: "STARTING", R: "READY", D: "DRAINING", X: "DEAD" };
+const STATES = { S: "STARTING", R: "READY", D: "DRAINING", X: "DEAD", L: "LEFT" };
 
 /** A strip of the last minutes: one letter a point, drawn as runs. */
 export function lane(element, letters, length) {
@@ -38,8 +38,8 @@ export function lane(element, letters, length) {
     else runs.push({ letter, points: 1 });
   }
   const key = `${length}:${runs.map((r) => r.letter + r.points).join("")}`;
-  if (element.dataset.key === key) return;
-  element.dataset.key = key;
+  if (element.dataset.runs === key) return;
+  element.dataset.runs = key;
   const missing = h("span");
   missing.style.flex = `${Math.max(0, length - letters.length)} 0 0`;
   element.replaceChildren(missing, ...runs.map((run) => {

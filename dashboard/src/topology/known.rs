@@ -197,11 +197,9 @@ impl Known {
         let eligible = words.iter().flatten().any(|n| n.eligible);
         let excluded = words.iter().flatten().find(|n| !n.eligible);
         let probe_ok = !probe_failing(probe);
-        let routable = if words.is_empty() {
-            self.state == State::Ready && probe_ok
-        } else {
-            eligible
-        };
+        // The balancers' word is up to a probe old; a state that we know to be newer goes before it.
+        let routable =
+            self.state == State::Ready && if words.is_empty() { probe_ok } else { eligible };
         let share = words.iter().flatten().map(|n| n.ring_share).next();
         let reason = match (excluded, self.reason.is_empty()) {
             (Some(word), true) if self.state == State::Ready && !eligible => {

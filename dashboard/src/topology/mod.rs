@@ -146,8 +146,8 @@ impl Topology {
                     Kind::Joined,
                     "was here when the dashboard started".to_owned(),
                 ),
-                (State::Starting, false) => (Kind::Joined, "joined, still starting".to_owned()),
-                (State::Ready, false) => (Kind::Joined, "joined, takes clients".to_owned()),
+                (State::Starting, false) => (Kind::Joined, "still starting".to_owned()),
+                (State::Ready, false) => (Kind::Joined, "takes clients".to_owned()),
             };
             self.timeline.push(now.unix_ms, kind, id, clip(&text));
             known.set(judgement);
@@ -161,7 +161,7 @@ impl Topology {
                 Kind::Fenced,
                 id,
                 format!(
-                    "fenced: generation {} took the id from {}, which had not left",
+                    "generation {} took the id from {}, which had not left",
                     member.generation, known.member.generation
                 ),
             );

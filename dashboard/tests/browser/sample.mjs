@@ -58,7 +58,7 @@ function topology(scenario) {
     registry: { state: blind ? "unreachable" : "ok", age_ms: blind ? 42000 : 120, rejected: 0 },
     balancers: [scenario === "blind"
       ? { id: "lb-1", state: "unreachable", flows: 0, accepts_per_s: 0, reason: "connection refused", admin: "127.0.0.1:8090" }
-      : { id: "lb-1", state: "ok", flows, accepts_per_s: wave(1, t, 42, 12), reason: "", admin: "127.0.0.1:8090" }],
+      : { id: "lb-1", state: "ok", flows, accepts_per_s: list.length ? wave(1, t, 42, 12) : 0, reason: "", admin: "127.0.0.1:8090" }],
     nodes: list,
   };
 }
@@ -66,10 +66,10 @@ function topology(scenario) {
 function events(scenario) {
   if (scenario.includes("empty")) return [];
   const list = [
-    ["joined", "gateway-1", "joined, takes clients"], ["joined", "gateway-2", "joined, takes clients"], ["joined", "gateway-3", "joined, still starting"],
+    ["joined", "gateway-1", "takes clients"], ["joined", "gateway-2", "takes clients"], ["joined", "gateway-3", "still starting"],
     ["ready", "gateway-3", "takes clients"], ["dead", "gateway-3", "no heartbeat for 15.1 s"], ["healed", "gateway-3", "back after 23.4 s (no heartbeat for 38.5 s)"],
     ["draining", "gateway-4", "drains, 4,118 clients to move"], ["left", "gateway-4", "left after its drain"],
-    ["fenced", "gateway-1", "fenced: generation 1763693479201 took the id from 1763693473001, which had not left"],
+    ["fenced", "gateway-1", "generation 1763693479201 took the id from 1763693473001, which had not left"],
   ];
   if (scenario === "trouble") list.push(["dead", "gateway-2", "probe failing: connection refused (last heartbeat 2.3 s ago)"]);
   if (scenario === "drain") list.push(["draining", "gateway-2", "drains, 4,300 clients to move"]);
@@ -79,7 +79,7 @@ function events(scenario) {
 
 function kept(scenario) {
   const points = scenario.includes("empty") ? [] : Array.from({ length: 150 }, (_, i) => i * 2000);
-  const track = (i) => ({ connections: points.map((t) => node(i, t).connections), messages_per_s: points.map((t) => node(i, t).messages_per_s), states: points.map((_, p) => (i === 3 && p > 60 && p < 74 ? "X" : i === 4 && p > 99 ? (p < 114 ? "D" : "X") : "R")).join("") });
+  const track = (i) => ({ connections: points.map((t) => node(i, t).connections), messages_per_s: points.map((t) => node(i, t).messages_per_s), states: points.map((_, p) => (i === 3 && p > 60 && p < 74 ? "X" : i === 4 && p > 99 ? (p < 114 ? "D" : "L") : "R")).join("") });
   const list = nodes(scenario, 0);
   const tracks = Object.fromEntries(list.map((n, i) => [n.id, track(i + 1)]));
   const sum = (field) => points.map((_, p) => Object.values(tracks).reduce((total, one) => total + one[field][p], 0));
