@@ -146,7 +146,7 @@ impl Node {
                 let ready = *seen.ready.lock().expect("lock");
                 let answer: &[u8] = match ready {
                     Ready::Yes => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
-                    Ready::No => b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 41\r\nConnection: close\r\n\r\n{\"ready\":false,\"reasons\":[\"shard 1 hangs\"]}",
+                    Ready::No => b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 43\r\nConnection: close\r\n\r\n{\"ready\":false,\"reasons\":[\"shard 1 hangs\"]}",
                     Ready::Frozen => {
                         frozen.push(socket);
                         continue;
