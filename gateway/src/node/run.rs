@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry as Metrics;
 use tokio::sync::oneshot;
 
 use crate::drain::{Drain, Orders, Phase};
+use crate::membership::{self, Fenced, Identity, Membership};
 use crate::metrics::ShardMetrics;
 use crate::shard::Order;
 
@@ -42,10 +43,12 @@ pub async fn run(node: Node) -> io::Result<bool> {
 
     let times = crate::drain::DrainTimes::new(Duration::from_secs(node.config.drain_seconds))
         .map_err(io::Error::other)?;
+    let mut membership = node.registry.as_ref().map(|registry| join(&node, registry));
     let mut life = Life {
         drain: Drain::new(times),
         node: &node,
         has_failed: false,
+        is_fenced: false,
     };
     life.drain.ready();
     life.show();
@@ -56,6 +59,7 @@ pub async fn run(node: Node) -> io::Result<bool> {
         let wake_at = drain_at.unwrap_or(pulse_at).min(pulse_at);
         tokio::select! {
             signal = signals.next() => life.on_signal(signal),
+            fenced = fenced(&mut membership, !life.is_fenced) => life.on_fenced(fenced),
             () = tokio::time::sleep_until(wake_at.into()) => {}
         }
         let now = Instant::now();
@@ -66,6 +70,18 @@ pub async fn run(node: Node) -> io::Result<bool> {
         let orders = life.drain.tick(now, &node.status.loads());
         drain_at = orders.wake_at;
         life.give(&orders);
+        if let Some(membership) = membership.as_ref().filter(|_| !orders.entered.is_empty()) {
+            membership.announce();
+        }
+    }
+
+    let is_fenced = life.is_fenced;
+    if let Some(membership) = membership.take().filter(|_| !is_fenced)
+        && !membership.leave("left after its drain").await
+    {
+        tracing::warn!(
+            "the registry did not confirm that the node has left; its lease will end by itself"
+        );
     }
 
     let _ = stop_admin.send(());
@@ -87,6 +103,33 @@ pub async fn run(node: Node) -> io::Result<bool> {
     Ok(is_well && all_joined)
 }
 
+fn join(node: &Node, registry: &flux_registry::Registry) -> Membership {
+    let identity = Identity {
+        id: node.config.id.clone(),
+        listen: node.address,
+        admin: node.admin_address,
+        advertise: node.config.advertise.parse().ok(),
+        weight: node.config.registry.weight,
+        zone: node.config.registry.zone.clone(),
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let status = Arc::clone(&node.status);
+    membership::join(
+        registry,
+        identity,
+        move || status.for_registry(),
+        node.readiness.clone(),
+    )
+}
+
+/// Answers when this node's id was taken, never where there is no registry or it is known.
+async fn fenced(membership: &mut Option<Membership>, is_news: bool) -> Fenced {
+    match membership {
+        Some(membership) if is_news => membership.fenced().await,
+        _ => std::future::pending().await,
+    }
+}
+
 fn admin(node: &Node) -> Admin {
     let mut metrics = Metrics::default();
     metrics.register_collector(Box::new(ShardMetrics::new(node.shared.counters.clone())));
@@ -104,11 +147,21 @@ struct Life<'a> {
     drain: Drain,
     node: &'a Node,
     has_failed: bool,
+    is_fenced: bool,
 }
 
 impl Life<'_> {
     fn on_signal(&mut self, signal: Signal) {
         tracing::info!(?signal, "asked to stop; draining");
+        self.drain.terminate(Instant::now());
+    }
+
+    fn on_fenced(&mut self, fenced: Fenced) {
+        self.is_fenced = true;
+        tracing::error!(%fenced, "draining; give each node an id of its own");
+        self.node
+            .readiness
+            .set_reason("fenced", Some(fenced.to_string()));
         self.drain.terminate(Instant::now());
     }
 

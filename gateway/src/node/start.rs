@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use flux_registry::{RedisLogin, Registry, RegistryConfig};
 use flux_runtime::control::Readiness;
 use flux_runtime::cpu;
 use flux_runtime::mailbox::{Sender, mailbox, wake_pair};
@@ -36,6 +37,9 @@ pub enum StartError {
     /// `client.allowed_origins` has a pattern that is none.
     #[error("config key `client.allowed_origins`: {0}")]
     Origins(#[from] OriginPatternError),
+    /// The registry's configuration is not usable.
+    #[error(transparent)]
+    Registry(#[from] flux_registry::ConfigError),
     /// A shard's wake-up descriptor could not be had.
     #[error("no descriptor to wake a shard with: {0}; raise the limit of open files")]
     Wake(#[source] std::io::Error),
@@ -54,6 +58,8 @@ pub struct Node {
     pub admin_address: SocketAddr,
     /// What `/ready` says.
     pub readiness: Readiness,
+    /// The cluster's registry; a node without Redis stands alone.
+    pub(super) registry: Option<Registry>,
     pub(super) admin: TcpListener,
     pub(super) shards: Vec<ShardThread>,
     pub(super) orders: Vec<Sender<Order>>,
@@ -82,6 +88,7 @@ impl Node {
             origins: AllowedOrigins::new(&config.client.allowed_origins)?,
             echo: config.echo,
         };
+        let registry = registry(&config)?;
         let admin = TcpListener::bind(config.admin).map_err(|error| {
             let text = format!("cannot listen on {}: {error}", config.admin);
             StartError::Listen(std::io::Error::new(error.kind(), text))
@@ -158,6 +165,7 @@ impl Node {
             address,
             admin_address,
             readiness,
+            registry,
             admin,
             shards,
             orders,
@@ -170,6 +178,20 @@ impl Node {
     pub fn status(&self) -> &Arc<NodeStatus> {
         &self.status
     }
+}
+
+fn registry(config: &Config) -> Result<Option<Registry>, flux_registry::ConfigError> {
+    if config.redis.is_empty() {
+        return Ok(None);
+    }
+    Registry::connect(RegistryConfig {
+        login: RedisLogin::from_url(&config.redis),
+        prefix: config.registry.prefix.clone(),
+        heartbeat: config.registry.heartbeat,
+        ttl: config.registry.ttl,
+        ..RegistryConfig::default()
+    })
+    .map(Some)
 }
 
 fn session_config(config: &Config) -> SessionConfig {

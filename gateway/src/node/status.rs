@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::config::Config;
 use crate::drain::{Phase, Progress, ShardLoad};
+use crate::membership;
 use crate::shard::{Counter, Counters};
 
 /// How long a shard may take to begin a turn after it was woken.
@@ -124,6 +125,23 @@ impl NodeStatus {
                 }
             })
             .collect()
+    }
+
+    /// What goes into the node's record.
+    pub fn for_registry(&self) -> membership::NodeStatus {
+        let (phase, progress) = self.life();
+        membership::NodeStatus {
+            phase,
+            progress,
+            capacity: self.connections_max,
+            shards: self
+                .counters
+                .iter()
+                .map(|counters| counters.connections.get())
+                .collect(),
+            channels: self.sum(|counters| &counters.channels),
+            messages_total: self.messages_total(),
+        }
     }
 
     /// The document behind `/api/status`.
