@@ -96,7 +96,6 @@ enum Request {
     },
     Publish {
         message: Message,
-        #[allow(dead_code, reason = "read by the Redis engine's thread, next commit")]
         asker: Option<(ShardIndex, Asker)>,
     },
 }

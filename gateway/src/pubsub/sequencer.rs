@@ -134,6 +134,15 @@ impl Sequencer {
         }
     }
 
+    /// The channel will not be delivered any longer: hands out its listeners, who are gone.
+    pub fn remove(&mut self, channel: &str) -> Vec<(ShardIndex, ChannelKey)> {
+        let gone = self.channels.remove(channel);
+        gone.into_iter()
+            .flat_map(|channel| channel.feeds.into_iter().flatten())
+            .flat_map(|feed| feed.listeners)
+            .collect()
+    }
+
     /// Encodes `message` once for each variant of `channel` that somebody listens to and hands the
     /// slice out, one per listening shard. `deliver` says whether the shard took it; one that could
     /// not is no longer a listener (it must be told that it missed something).

@@ -25,7 +25,6 @@ pub struct RedisShard {
 }
 
 impl RedisShard {
-    #[allow(dead_code, reason = "called by the Redis engine, next commit")]
     pub(super) fn new(
         shard: ShardIndex,
         inbox: Receiver<Mail>,

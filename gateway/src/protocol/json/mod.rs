@@ -26,9 +26,36 @@ pub fn on_one_line(value: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(line)
 }
 
+/// Checks that `bytes` are one JSON value on one line, nested no deeper than is let through from
+/// clients: what another process says is data must not break the frame that it is put into.
+///
+/// # Errors
+/// Where they are not.
+pub fn check_value(bytes: &[u8]) -> Result<(), Malformed> {
+    let expected = "JSON on one line";
+    let text = simdutf8::basic::from_utf8(bytes).map_err(|_| Malformed { at: 0, expected })?;
+    let mut scanner = scan::Scanner::new(text);
+    scanner.value()?;
+    scanner.end()?;
+    match memchr::memchr2(b'\r', b'\n', bytes) {
+        None => Ok(()),
+        Some(at) => Err(Malformed { at, expected }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_value_on_one_line() {
+        for good in [&b"{\"a\":[1]}"[..], b" 1 ", b"\"\\n\""] {
+            assert_eq!(check_value(good), Ok(()));
+        }
+        for bad in [&b""[..], b"{", b"1 2", b"[\n]", b"\"\xff\"", b"{}\r"] {
+            assert!(check_value(bad).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn line_ends_between_tokens_become_blanks() {

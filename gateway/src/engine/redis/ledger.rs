@@ -1,0 +1,335 @@
+//! What this process has handed to Redis and not seen come back.
+//!
+//! Everything that is published travels through Redis and back, also to this node's own
+//! subscribers, so that all nodes see one order. The ledger makes that safe: when a connection
+//! breaks, what has not come back is delivered locally, and if it comes back later after all, it
+//! is dropped.
+//!
+//! It rests on this: one connection publishes, one is subscribed, Redis carries out the commands
+//! of a connection in order and pushes to a connection in order. So messages come back in the
+//! order of their sequence numbers, and when one comes back, those before it that have not come
+//! back never will (this node was not subscribed to their channels when Redis carried them out).
+//!
+//! Invariants
+//! - Entries have consecutive sequence numbers, the last one `next - 1`; those that have been
+//!   handed to the connection stand before those that have not.
+//! - A sequence number below `floor` was dealt with when a connection was lost: it is delivered
+//!   already, or nobody was there to deliver it to.
+//! - Each publish is answered exactly once: when it is confirmed, comes back, or is abandoned.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::super::Asker;
+use crate::limits::{REDIS_IN_FLIGHT_BYTES_MAX, REDIS_IN_FLIGHT_MAX};
+use crate::pubsub::{Message, ShardIndex};
+
+/// Who is to be answered.
+pub(super) type Publisher = (ShardIndex, Asker);
+
+#[derive(Debug)]
+pub(super) enum Content {
+    Message(Message),
+    Probe { sent: Instant },
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) content: Content,
+    pub(super) asker: Option<Publisher>,
+    /// Redis has answered the command.
+    is_confirmed: bool,
+    /// It should come back: this node was subscribed to its channel all along.
+    is_awaited: bool,
+}
+
+impl Entry {
+    fn size(&self) -> usize {
+        match &self.content {
+            Content::Message(message) => message.size(),
+            Content::Probe { .. } => 0,
+        }
+    }
+}
+
+/// What a message that has come back means.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Echo {
+    /// Deliver it.
+    Fresh {
+        /// For a probe: when it was sent.
+        sent: Option<Instant>,
+    },
+    /// It was dealt with already.
+    Late,
+    /// This process never sent it.
+    Unknown,
+}
+
+/// There are too many in flight.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct LedgerFull;
+
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    entries: VecDeque<Entry>,
+    /// How many of them have been handed to the connection.
+    handed: usize,
+    bytes: usize,
+    next: u64,
+    floor: u64,
+}
+
+impl Ledger {
+    /// Takes in what is to be sent. `is_awaited`: the node is subscribed to the channel.
+    pub(super) fn push(
+        &mut self,
+        content: Content,
+        asker: Option<Publisher>,
+        is_awaited: bool,
+    ) -> Result<(), LedgerFull> {
+        let entry = Entry {
+            content,
+            asker,
+            is_confirmed: false,
+            is_awaited,
+        };
+        // Probes are few, and the one that finds out what is wrong must not be turned away.
+        let is_full = self.entries.len() >= REDIS_IN_FLIGHT_MAX
+            || self.bytes + entry.size() > REDIS_IN_FLIGHT_BYTES_MAX;
+        if is_full && matches!(entry.content, Content::Message(_)) {
+            return Err(LedgerFull);
+        }
+        self.bytes += entry.size();
+        self.entries.push_back(entry);
+        self.next += 1;
+        self.check_invariants();
+        Ok(())
+    }
+
+    /// Hands out up to `count` entries that have not been, with their sequence numbers.
+    pub(super) fn hand_over(
+        &mut self,
+        count: usize,
+        mut take: impl FnMut(u64, &Content),
+    ) -> Option<(u64, usize)> {
+        let count = count.min(self.entries.len() - self.handed);
+        if count == 0 {
+            return None;
+        }
+        let first = self.front() + self.handed as u64;
+        for (n, entry) in self
+            .entries
+            .range(self.handed..self.handed + count)
+            .enumerate()
+        {
+            take(first + n as u64, &entry.content);
+        }
+        self.handed += count;
+        Some((first, count))
+    }
+
+    /// Redis has answered the command of `sequence`. `came_to_nobody`: it knows of no subscriber,
+    /// so nothing comes back. Returns who is to be told.
+    pub(super) fn confirm(&mut self, sequence: u64, came_to_nobody: bool) -> Option<Publisher> {
+        let at = sequence.checked_sub(self.front())? as usize;
+        let entry = self.entries.get_mut(at)?;
+        entry.is_confirmed = true;
+        entry.is_awaited &= !came_to_nobody;
+        let asker = entry.asker.take();
+        while let Some(front) = self.entries.front() {
+            if !front.is_confirmed || front.is_awaited {
+                break;
+            }
+            self.pop();
+        }
+        self.check_invariants();
+        asker
+    }
+
+    /// A message of this process has come back. `answered` hears whose publish is thereby known to
+    /// be carried out.
+    pub(super) fn echo(&mut self, sequence: u64, answered: &mut impl FnMut(Publisher)) -> Echo {
+        if sequence < self.floor {
+            return Echo::Late;
+        }
+        if sequence >= self.front() + self.handed as u64 {
+            return Echo::Unknown;
+        }
+        let mut sent = None;
+        while self.front() <= sequence {
+            let Some(entry) = self.pop() else { break };
+            if let Some(asker) = entry.asker {
+                answered(asker);
+            }
+            if let Content::Probe { sent: at } = entry.content {
+                sent = Some(at);
+            }
+        }
+        // Below it nothing comes back any more, this one included.
+        self.floor = sequence + 1;
+        self.check_invariants();
+        Echo::Fresh { sent }
+    }
+
+    /// A connection is lost: hands out everything that is still here, in order, to be delivered
+    /// locally and answered. If any of it comes back later, it is late.
+    pub(super) fn abandon(&mut self) -> impl Iterator<Item = Entry> + use<> {
+        self.floor = self.next;
+        self.handed = 0;
+        self.bytes = 0;
+        std::mem::take(&mut self.entries).into_iter()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether something waits to be handed over.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.handed < self.entries.len()
+    }
+
+    /// Sequence number of the first entry.
+    fn front(&self) -> u64 {
+        self.next - self.entries.len() as u64
+    }
+
+    fn pop(&mut self) -> Option<Entry> {
+        let entry = self.entries.pop_front()?;
+        self.handed = self.handed.saturating_sub(1);
+        self.bytes -= entry.size();
+        Some(entry)
+    }
+
+    fn check_invariants(&self) {
+        debug_assert!(self.handed <= self.entries.len());
+        debug_assert!(self.floor <= self.next);
+        if cfg!(debug_assertions) && self.entries.len() <= 64 {
+            let bytes = self.entries.iter().map(Entry::size).sum::<usize>();
+            assert_eq!(bytes, self.bytes, "bytes in flight");
+            for (at, entry) in self.entries.iter().enumerate() {
+                assert!(
+                    at < self.handed || !entry.is_confirmed,
+                    "confirmed, not sent"
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flux_runtime::log::LogWriter;
+
+    use super::*;
+    use crate::pubsub::MessageRef;
+
+    fn message(n: u64) -> Content {
+        let data = n.to_string();
+        let message = MessageRef::Publication {
+            data: data.as_bytes(),
+            info: None,
+        };
+        Content::Message(message.store(&mut LogWriter::new(), "c"))
+    }
+
+    fn asker(command: u32) -> Option<Publisher> {
+        let connection = 1;
+        Some((
+            0,
+            Asker {
+                connection,
+                command,
+            },
+        ))
+    }
+
+    fn ledger_with(count: u32) -> Ledger {
+        let mut ledger = Ledger::default();
+        for n in 0..count {
+            ledger
+                .push(message(n.into()), asker(n), true)
+                .expect("there is room");
+        }
+        ledger
+    }
+
+    fn commands(entries: impl Iterator<Item = Entry>) -> Vec<u32> {
+        entries
+            .filter_map(|entry| Some(entry.asker?.1.command))
+            .collect()
+    }
+
+    #[test]
+    fn what_has_not_come_back_is_abandoned_once_and_its_echo_is_late() {
+        let mut ledger = ledger_with(4);
+        assert_eq!(ledger.hand_over(3, |_, _| {}), Some((0, 3)));
+        let mut answered = Vec::new();
+        let fresh = ledger.echo(0, &mut |asker| answered.push(asker.1.command));
+        assert_eq!(fresh, Echo::Fresh { sent: None });
+        assert_eq!(answered, [0]);
+        assert!(ledger.confirm(1, false).is_some());
+        assert_eq!(
+            ledger.confirm(0, false),
+            None,
+            "its echo has answered it already"
+        );
+        let left: Vec<Entry> = ledger.abandon().collect();
+        assert_eq!(left.len(), 3, "1 is confirmed, but has not come back");
+        assert_eq!(commands(left.into_iter()), [2, 3], "1 is answered");
+        for late in 0..4 {
+            assert_eq!(ledger.echo(late, &mut |_| {}), Echo::Late);
+        }
+        assert_eq!(ledger.echo(4, &mut |_| {}), Echo::Unknown);
+    }
+
+    #[test]
+    fn what_nobody_here_listens_to_is_done_when_redis_has_it() {
+        let mut ledger = Ledger::default();
+        ledger.push(message(0), asker(0), false).expect("room");
+        ledger.push(message(1), asker(1), true).expect("room");
+        ledger.hand_over(10, |_, _| {});
+        assert!(ledger.confirm(0, false).is_some());
+        assert_eq!(ledger.len(), 1);
+        assert!(ledger.confirm(1, true).is_some(), "no subscriber at all");
+        assert_eq!(ledger.len(), 0);
+        assert_eq!(ledger.bytes, 0);
+    }
+
+    #[test]
+    fn what_comes_back_unawaited_is_delivered_all_the_same() {
+        let mut ledger = Ledger::default();
+        ledger.push(message(0), None, false).expect("room");
+        ledger.hand_over(10, |_, _| {});
+        ledger.confirm(0, false);
+        assert_eq!(ledger.echo(0, &mut |_| {}), Echo::Fresh { sent: None });
+        assert_eq!(ledger.echo(0, &mut |_| {}), Echo::Late, "but only once");
+    }
+
+    #[test]
+    fn an_echo_answers_for_those_before_it_that_never_come() {
+        let mut ledger = ledger_with(3);
+        ledger.hand_over(10, |_, _| {});
+        let mut answered = Vec::new();
+        ledger.echo(2, &mut |asker| answered.push(asker.1.command));
+        assert_eq!(answered, [0, 1, 2]);
+        assert_eq!((ledger.len(), ledger.bytes), (0, 0));
+        assert_eq!(ledger.echo(1, &mut |_| {}), Echo::Late);
+    }
+
+    #[test]
+    fn it_is_bounded_and_probes_always_fit() {
+        let mut ledger = Ledger::default();
+        for n in 0..REDIS_IN_FLIGHT_MAX {
+            ledger
+                .push(message(n as u64), None, true)
+                .expect("below the limit");
+        }
+        assert_eq!(ledger.push(message(0), None, true), Err(LedgerFull));
+        let sent = Instant::now();
+        ledger
+            .push(Content::Probe { sent }, None, true)
+            .expect("a probe");
+    }
+}

@@ -1,0 +1,265 @@
+//! The two connections to one Redis server: one publishes, one is subscribed.
+//!
+//! Both are multiplexed connections of the `redis` crate, speaking RESP3. What that crate does with
+//! pushes shapes this file: its driver calls a function for each push and cannot be told to wait.
+//! So the function puts them into a queue of our own that is bounded in bytes; the engine empties
+//! it each time it runs, on the same thread, and only a record flood faster than this thread could
+//! fill it, upon which the connection is given up. Subscriptions are confirmed by pushes too, and
+//! are taken from the same queue, because only there they stand in order with the messages.
+//!
+//! The crate's own reconnecting connection (`ConnectionManager`) is of no use here: what is under
+//! way at a loss has to be known exactly, and it hides the moment.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::task::AtomicWaker;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, PushInfo, PushKind, RedisError, RedisResult, Value};
+
+use super::interest::Command;
+use super::server::Outcome;
+use crate::limits::{REDIS_PIPELINES_MAX, REDIS_RECEIVED_BYTES_MAX};
+
+type Pending<T> = Pin<Box<dyn Future<Output = RedisResult<T>> + Send>>;
+
+/// What happened on a link.
+pub(super) enum LinkEvent {
+    /// Redis has pushed something.
+    Pushed(VecDeque<PushInfo>),
+    /// Redis has answered a pipeline of publications.
+    Published { first: u64, outcomes: Vec<Outcome> },
+    /// Redis has answered a command about subscriptions; its confirmations have been pushed.
+    Commanded {
+        command: Command,
+        channels: Vec<Arc<str>>,
+        is_refused: bool,
+    },
+    /// A connection is gone, or must go.
+    Broken(String),
+}
+
+/// Both connections; dropping it closes them.
+pub(super) struct Link {
+    publisher: MultiplexedConnection,
+    subscriber: MultiplexedConnection,
+    pushes: Arc<Pushes>,
+    pipelines: VecDeque<(u64, Pending<Vec<Value>>)>,
+    command: Option<(Command, Vec<Arc<str>>, Pending<()>)>,
+}
+
+impl Link {
+    /// Connects both and subscribes to `probe_channel`.
+    pub(super) async fn connect(
+        client: redis::Client,
+        connect_timeout: Duration,
+        io_timeout: Duration,
+        probe_channel: Arc<[u8]>,
+    ) -> RedisResult<Link> {
+        let pushes = Arc::new(Pushes::default());
+        let config = |name: &'static str| {
+            let pushes = Arc::clone(&pushes);
+            AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(connect_timeout))
+                .set_response_timeout(Some(io_timeout))
+                .set_push_sender(move |push| pushes.put(name, push))
+        };
+        let publisher = client
+            .get_multiplexed_async_connection_with_config(&config("publishing"))
+            .await?;
+        let mut subscriber = client
+            .get_multiplexed_async_connection_with_config(&config("subscriber"))
+            .await?;
+        subscriber.subscribe(&probe_channel[..]).await?;
+        Ok(Link {
+            publisher,
+            subscriber,
+            pushes,
+            pipelines: VecDeque::new(),
+            command: None,
+        })
+    }
+
+    /// Whether another pipeline may be sent.
+    pub(super) fn may_publish(&self) -> bool {
+        self.pipelines.len() < REDIS_PIPELINES_MAX
+    }
+
+    /// Sends publications, the first of them with this sequence number.
+    pub(super) fn publish(&mut self, first: u64, pipeline: redis::Pipeline) {
+        let mut connection = self.publisher.clone();
+        let count = pipeline.len();
+        let mut pending: Pending<Vec<Value>> =
+            Box::pin(async move { connection.send_packed_commands(&pipeline, 0, count).await });
+        // Polled once here, so that it stands in the connection's queue before any later one: the
+        // order of sequence numbers is the order in which Redis carries them out.
+        if let Some(result) = (&mut pending).now_or_never() {
+            pending = Box::pin(std::future::ready(result));
+        }
+        self.pipelines.push_back((first, pending));
+    }
+
+    /// Whether another command about subscriptions may be sent.
+    pub(super) fn may_command(&self) -> bool {
+        self.command.is_none()
+    }
+
+    /// Subscribes to or unsubscribes from `keys`, which are Redis's names for `channels`.
+    pub(super) fn command(
+        &mut self,
+        command: Command,
+        channels: Vec<Arc<str>>,
+        keys: Vec<Vec<u8>>,
+    ) {
+        let mut connection = self.subscriber.clone();
+        let pending: Pending<()> = Box::pin(async move {
+            match command {
+                Command::Subscribe => connection.subscribe(keys).await,
+                Command::Unsubscribe => connection.unsubscribe(keys).await,
+            }
+        });
+        self.command = Some((command, channels, pending));
+    }
+
+    /// What was pushed and not looked at.
+    pub(super) fn take_pushed(&self) -> VecDeque<PushInfo> {
+        let mut queue = self.pushes.lock();
+        queue.bytes = 0;
+        std::mem::take(&mut queue.received)
+    }
+
+    /// The next event. Cancel-safe.
+    pub(super) async fn event(&mut self) -> LinkEvent {
+        poll_fn(|context| self.poll_event(context)).await
+    }
+
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<LinkEvent> {
+        // Pushes first: a confirmation is pushed before its command is answered.
+        self.pushes.waker.register(context.waker());
+        let pushed = self.take_pushed();
+        if !pushed.is_empty() {
+            return Poll::Ready(LinkEvent::Pushed(pushed));
+        }
+        if let Some(why) = self.pushes.lock().broken.take() {
+            return Poll::Ready(LinkEvent::Broken(why));
+        }
+        if let Some((first, pending)) = self.pipelines.front_mut()
+            && let Poll::Ready(result) = pending.as_mut().poll(context)
+        {
+            let first = *first;
+            self.pipelines.pop_front();
+            return Poll::Ready(match result {
+                Err(error) => broken("publishing", &error),
+                Ok(values) => match outcomes(&values) {
+                    Ok(outcomes) => LinkEvent::Published { first, outcomes },
+                    Err(why) => LinkEvent::Broken(why),
+                },
+            });
+        }
+        if let Some((_, _, pending)) = &mut self.command
+            && let Poll::Ready(result) = pending.as_mut().poll(context)
+            && let Some((command, channels, _)) = self.command.take()
+        {
+            let is_refused = match result {
+                Ok(()) => false,
+                Err(error) if is_refusal(&error) => {
+                    tracing::warn!(%error, "Redis has refused a subscription");
+                    true
+                }
+                Err(error) => return Poll::Ready(broken("subscriber", &error)),
+            };
+            return Poll::Ready(LinkEvent::Commanded {
+                command,
+                channels,
+                is_refused,
+            });
+        }
+        Poll::Pending
+    }
+}
+
+fn broken(name: &str, error: &RedisError) -> LinkEvent {
+    LinkEvent::Broken(format!("{name} connection: {error}"))
+}
+
+/// Whether Redis has answered that it will not do this, and would do others.
+fn is_refusal(error: &RedisError) -> bool {
+    matches!(error.code(), Some("NOPERM" | "ERR"))
+}
+
+/// What became of each publication of a pipeline.
+fn outcomes(values: &[Value]) -> Result<Vec<Outcome>, String> {
+    values
+        .iter()
+        .map(|value| match value {
+            Value::Int(receivers) => Ok(Outcome::Receivers(*receivers)),
+            // It refuses this one; a server that is loading, failing over or without our
+            // credentials refuses all, which is the same as being away.
+            Value::ServerError(error) if matches!(error.code(), "NOPERM" | "ERR") => {
+                Ok(Outcome::Refused)
+            }
+            Value::ServerError(error) => Err(format!("publishing connection: {error:?}")),
+            other => Err(format!("unexpected answer to PUBLISH: {other:?}")),
+        })
+        .collect()
+}
+
+/// Pushes of both connections that nobody has looked at yet.
+#[derive(Default)]
+struct Pushes {
+    queue: Mutex<Queue>,
+    waker: AtomicWaker,
+}
+
+#[derive(Default)]
+struct Queue {
+    received: VecDeque<PushInfo>,
+    bytes: usize,
+    broken: Option<String>,
+}
+
+impl Pushes {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Called by the connection's driver for each push.
+    fn put(&self, name: &'static str, push: PushInfo) -> Result<(), redis::aio::SendError> {
+        let mut queue = self.lock();
+        let result = if push.kind == PushKind::Disconnection {
+            queue
+                .broken
+                .get_or_insert_with(|| format!("{name} connection: closed"));
+            Ok(())
+        } else {
+            let bytes = push.data.iter().map(size_of_value).sum::<usize>();
+            if queue.bytes + bytes > REDIS_RECEIVED_BYTES_MAX {
+                queue.broken.get_or_insert_with(|| {
+                    format!("{name} connection: more than {REDIS_RECEIVED_BYTES_MAX} bytes unread")
+                });
+                Err(redis::aio::SendError)
+            } else {
+                queue.bytes += bytes;
+                queue.received.push_back(push);
+                Ok(())
+            }
+        };
+        drop(queue);
+        self.waker.wake();
+        result
+    }
+}
+
+fn size_of_value(value: &Value) -> usize {
+    size_of::<Value>()
+        + match value {
+            Value::BulkString(bytes) => bytes.len(),
+            Value::SimpleString(text) => text.len(),
+            _ => 0,
+        }
+}

@@ -1,0 +1,310 @@
+//! What this node knows about one Redis server: whether everything travels through it, what is
+//! under way, what is subscribed. No I/O: the connections are `link`'s.
+//!
+//! ```text
+//!   Away ──connected──▶ Restoring ──every subscription back, a probe through──▶ Up
+//!    ▲                      │                                                  │
+//!    └──────────────────────┴──────────── a connection lost ───────────────────┘
+//! ```
+//! - `Up`: what is published goes to Redis and is delivered when it comes back, so that all nodes
+//!   see one order. A new subscription is confirmed when Redis has confirmed it.
+//! - `Away` and `Restoring`: what is published here is delivered here, at once, and counted as
+//!   local only. In `Restoring` what other nodes publish arrives already.
+//! - At the change from `Up` to `Away`, what was under way is delivered locally, once (see
+//!   `ledger`), before anything published later.
+//!
+//! Several servers with the channels divided among them are several of these beside one `Shards`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::super::Request;
+use super::interest::{Command, Interest};
+use super::ledger::{Content, Echo, Ledger};
+use super::record::{self, Body, Record, Rejected};
+use super::shards::Shards;
+use crate::protocol::ErrorCode;
+use crate::pubsub::{Message, MessageRef};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Away,
+    Restoring,
+    Up,
+}
+
+/// Redis's answer to a PUBLISH.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// This many subscribers, of all nodes.
+    Receivers(i64),
+    Refused,
+}
+
+pub(super) struct Server {
+    /// Names this process in its records.
+    origin: u64,
+    phase: Phase,
+    ledger: Ledger,
+    interest: Interest,
+    /// When the last probe came back, on this connection.
+    probed: Option<Instant>,
+}
+
+impl Server {
+    pub(super) fn new(origin: u64) -> Self {
+        Self {
+            origin,
+            phase: Phase::Away,
+            ledger: Ledger::default(),
+            interest: Interest::default(),
+            probed: None,
+        }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    pub(super) fn carry_out(&mut self, request: Request, shards: &mut Shards) {
+        match request {
+            Request::Subscribe {
+                channel,
+                variant,
+                shard,
+                key,
+            } => {
+                // Joined first: from the answer on, nothing may be missed.
+                shards.join(&channel, variant, shard, key);
+                if self.interest.join(&channel, (shard, key)) {
+                    shards.subscribed((shard, key), Ok(()));
+                }
+            }
+            Request::Unsubscribe {
+                channel,
+                variant,
+                shard,
+                key,
+            } => {
+                let has_ended = shards.leave(&channel, variant, shard, key);
+                self.interest.leave(&channel, (shard, key), has_ended);
+            }
+            Request::Publish { message, asker } => {
+                if self.phase != Phase::Up {
+                    self.deliver_locally(&message, shards);
+                    if let Some(asker) = asker {
+                        shards.published(asker, Ok(()));
+                    }
+                    return;
+                }
+                let is_awaited = self.interest.is_subscribed(message.channel());
+                let content = Content::Message(message);
+                match (self.ledger.push(content, asker, is_awaited), asker) {
+                    (Ok(()), _) => {}
+                    (Err(_), Some(asker)) => {
+                        shards.metrics.refused.add(1);
+                        shards.published(asker, Err(ErrorCode::TooManyRequests));
+                    }
+                    (Err(_), None) => shards.metrics.presence_dropped.add(1),
+                }
+            }
+        }
+    }
+
+    /// A probe is due.
+    pub(super) fn probe(&mut self, now: Instant) {
+        if self.phase != Phase::Away {
+            // A probe always fits.
+            let _ = self.ledger.push(Content::Probe { sent: now }, None, true);
+        }
+    }
+
+    /// Hands out what is to be published next: channel (none for a probe) and record, up to
+    /// `count`. Returns the first sequence number and how many there are.
+    pub(super) fn next_publications(
+        &mut self,
+        count: usize,
+        mut take: impl FnMut(Option<&str>, &[u8]),
+    ) -> Option<(u64, usize)> {
+        let origin = self.origin;
+        let mut bytes = Vec::new();
+        self.ledger.hand_over(count, |sequence, content| {
+            bytes.clear();
+            match content {
+                Content::Probe { .. } => {
+                    record::encode(&mut bytes, origin, sequence, Body::Probe);
+                    take(None, &bytes);
+                }
+                Content::Message(message) => {
+                    let body = Body::Message(message.as_ref());
+                    record::encode(&mut bytes, origin, sequence, body);
+                    take(Some(message.channel()), &bytes);
+                }
+            }
+        })
+    }
+
+    pub(super) fn has_unsent(&self) -> bool {
+        self.ledger.has_unsent()
+    }
+
+    /// Redis has answered the PUBLISH of `sequence`.
+    pub(super) fn published(&mut self, sequence: u64, outcome: Outcome, shards: &mut Shards) {
+        let (came_to_nobody, result) = match outcome {
+            Outcome::Receivers(count) => {
+                shards.metrics.redis_published.add(1);
+                (count == 0, Ok(()))
+            }
+            Outcome::Refused => {
+                shards.metrics.redis_refused.add(1);
+                (true, Err(ErrorCode::Internal))
+            }
+        };
+        if let Some(asker) = self.ledger.confirm(sequence, came_to_nobody) {
+            shards.published(asker, result);
+        }
+    }
+
+    /// The next command about subscriptions.
+    pub(super) fn next_command(&mut self) -> Option<(Command, Vec<Arc<str>>)> {
+        self.interest.next_batch()
+    }
+
+    /// Redis has confirmed a subscription.
+    pub(super) fn subscribed(&mut self, channel: &str, shards: &mut Shards) {
+        for waiter in self.interest.subscribed(channel) {
+            shards.subscribed(waiter, Ok(()));
+        }
+        self.rise();
+    }
+
+    /// Redis has confirmed the end of a subscription.
+    pub(super) fn unsubscribed(&mut self, channel: &str) {
+        self.interest.unsubscribed(channel);
+    }
+
+    /// Redis has refused a SUBSCRIBE.
+    pub(super) fn refused(&mut self, batch: &[Arc<str>], shards: &mut Shards) {
+        if let Some((gone, waiters)) = self.interest.refused(batch) {
+            shards.metrics.redis_refused.add(1);
+            shards.lose(&gone, &waiters);
+        }
+        self.rise();
+    }
+
+    /// A record has arrived in `channel`; without one, in this process's own probe channel.
+    pub(super) fn received(
+        &mut self,
+        channel: Option<&str>,
+        bytes: &[u8],
+        now: Instant,
+        shards: &mut Shards,
+    ) {
+        let metrics = &shards.metrics;
+        let record = match record::decode(bytes) {
+            Ok(record) => record,
+            Err(Rejected::Format) => return metrics.rejected_format.add(1),
+            Err(Rejected::Content) => return metrics.rejected_content.add(1),
+            Err(Rejected::Size) => return metrics.rejected_size.add(1),
+        };
+        match (record, channel) {
+            (
+                Record {
+                    origin,
+                    body: Body::Message(message),
+                    ..
+                },
+                Some(channel),
+            ) if origin != self.origin => {
+                metrics.redis_received.add(1);
+                self.sequence(channel, message, shards);
+            }
+            (
+                Record {
+                    origin,
+                    sequence,
+                    body,
+                },
+                channel,
+            ) if origin == self.origin && (body == Body::Probe) == channel.is_none() => {
+                let mut answered = Vec::new();
+                let echo = self
+                    .ledger
+                    .echo(sequence, &mut |asker| answered.push(asker));
+                match echo {
+                    Echo::Unknown => metrics.rejected_content.add(1),
+                    Echo::Late => metrics.redis_late_echoes.add(1),
+                    Echo::Fresh { sent } => {
+                        metrics.redis_echoed.add(1);
+                        if let Some(sent) = sent {
+                            let took = now.saturating_duration_since(sent);
+                            metrics.redis_probe_us.set(took.as_micros() as u64);
+                            self.probed = Some(now);
+                        }
+                        if let (Body::Message(message), Some(channel)) = (body, channel) {
+                            self.sequence(channel, message, shards);
+                        }
+                    }
+                }
+                for asker in answered {
+                    shards.published(asker, Ok(()));
+                }
+                self.rise();
+            }
+            _ => metrics.rejected_content.add(1),
+        }
+    }
+
+    /// There are connections again.
+    pub(super) fn connected(&mut self, now: Instant) {
+        debug_assert_eq!(self.phase, Phase::Away);
+        self.phase = Phase::Restoring;
+        self.probed = None;
+        self.interest.connect();
+        self.probe(now);
+    }
+
+    /// A connection is lost: what was under way is delivered here, who has waited is served here.
+    pub(super) fn lost(&mut self, shards: &mut Shards) {
+        self.phase = Phase::Away;
+        for entry in self.ledger.abandon() {
+            if let Content::Message(message) = &entry.content {
+                self.deliver_locally(message, shards);
+            }
+            if let Some(asker) = entry.asker {
+                shards.published(asker, Ok(()));
+            }
+        }
+        for waiter in self.interest.disconnect() {
+            shards.subscribed(waiter, Ok(()));
+        }
+    }
+
+    pub(super) fn count(&self, shards: &Shards) {
+        let metrics = &shards.metrics;
+        metrics.redis_in_flight.set(self.ledger.len() as u64);
+        let subscriptions = self.interest.subscriptions();
+        metrics.redis_subscriptions.set(subscriptions as u64);
+        metrics.redis_up.set((self.phase == Phase::Up).into());
+    }
+
+    /// From now on everything travels through Redis, if all is in place for it.
+    fn rise(&mut self) {
+        let is_whole = self.interest.is_restored() && self.probed.is_some();
+        if self.phase == Phase::Restoring && is_whole {
+            self.phase = Phase::Up;
+        }
+    }
+
+    fn deliver_locally(&mut self, message: &Message, shards: &mut Shards) {
+        shards.metrics.local_only.add(1);
+        self.sequence(message.channel(), message.as_ref(), shards);
+    }
+
+    fn sequence(&mut self, channel: &str, message: MessageRef<'_>, shards: &mut Shards) {
+        if shards.sequence(channel, message) {
+            // Its only listener could not take it and is gone.
+            self.interest.forget(channel);
+        }
+    }
+}

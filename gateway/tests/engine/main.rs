@@ -1,0 +1,16 @@
+//! Promises of the engines: order, nothing missed, bounded waiting; for Redis also what happens when
+//! it is away and comes back.
+
+#![allow(
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by a panic, prints its seed and says when it is skipped"
+)]
+
+#[path = "../support/node.rs"]
+mod node;
+#[path = "../support/redis_server.rs"]
+mod redis_server;
+
+mod memory;
+mod redis;
