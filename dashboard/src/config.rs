@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::Parser;
+use flux_registry::{Registry, RegistryConfig};
 use serde::{Deserialize, Serialize};
 
 /// Effective configuration: flags over environment (`FLUX_` and the key in
@@ -35,6 +36,18 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The registry; nothing is connected yet.
+    ///
+    /// # Errors
+    /// One line that names the key and what is wrong with it.
+    pub fn registry(&self) -> Result<Registry, String> {
+        Registry::connect(RegistryConfig {
+            prefix: self.redis_prefix.clone(),
+            ..RegistryConfig::from_url(self.redis.clone())
+        })
+        .map_err(|error| error.to_string())
+    }
+
     /// The balancers, one address each: `http://host:port`.
     ///
     /// # Errors

@@ -24,8 +24,9 @@ pub const HISTORY_NODES_MAX: usize = 256;
 /// Time between two probes of one target.
 pub const PROBE_EVERY: Duration = Duration::from_secs(1);
 
-/// After this a probe counts as failed.
-pub const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// After this a probe counts as failed; shorter than the time between two, so
+/// that a frozen target is found in [`PROBE_FALL`] of them.
+pub const PROBE_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// Failed probes in a row that turn a target to failing.
 pub const PROBE_FALL: u32 = 3;
@@ -53,4 +54,5 @@ pub const STREAMS_MAX: usize = 256;
 
 // Two documents a second at the very least have to fit between two probes.
 const _: () = assert!(STREAM_GAP_MIN.as_millis() * 2 <= PROBE_EVERY.as_millis());
+const _: () = assert!(PROBE_TIMEOUT.as_millis() < PROBE_EVERY.as_millis());
 const _: () = assert!(STREAM_GAP_MIN.as_millis() < STREAM_GAP_MAX.as_millis());

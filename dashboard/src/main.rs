@@ -13,7 +13,8 @@ fn main() -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => return refuse(&error.to_string()),
     };
-    if let Err(error) = loaded.value.balancers() {
+    let sound = loaded.value.balancers().map(drop);
+    if let Err(error) = sound.and_then(|()| loaded.value.registry().map(drop)) {
         return refuse(&error);
     }
     if flags.check_config {

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use flux_registry::{Registry, RegistryConfig};
 use flux_runtime::control::{self, Readiness};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -24,10 +23,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let balancers = config.balancers().map_err(anyhow::Error::msg)?;
-    let registry = Registry::connect(RegistryConfig {
-        prefix: config.redis_prefix.clone(),
-        ..RegistryConfig::from_url(config.redis.clone())
-    })?;
+    let registry = config.registry().map_err(anyhow::Error::msg)?;
     let shared = Shared::new(&config.cluster);
     let (collector, frames) = Collector::new(registry.watch(), &balancers, shared.clone())?;
     let collecting = tokio::spawn(collector.run());

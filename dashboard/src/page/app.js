@@ -72,7 +72,7 @@ function draw() {
     (strip, n) => lane(strip, history.of(n.id).states, history.length));
   overall(members, ready);
   diagram.draw(topology);
-  cards($("cards"), topology, history, open);
+  cards($("cards"), $("more"), topology, history, open);
   table();
   empty();
   detail.update(topology, history, events);

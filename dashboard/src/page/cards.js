@@ -113,7 +113,19 @@ function update(card, node, topology, history) {
   attribute(card.querySelector(".open"), "aria-label", `${node.id}, ${node.state}, details`);
 }
 
-export function cards(list, topology, history, onOpen) {
-  keyed(list, topology.nodes, (node) => node.id, (node) => make(node, onOpen),
+const SHOWN_MAX = 60;
+const URGENCY = { DEAD: 0, DRAINING: 1, STARTING: 2, LEFT: 3, READY: 4 };
+
+/** All nodes by id; of very many those that need eyes, each state by id. */
+function shown(nodes) {
+  if (nodes.length <= SHOWN_MAX) return nodes;
+  return [...nodes].sort((a, b) => URGENCY[look(a)] - URGENCY[look(b)]).slice(0, SHOWN_MAX);
+}
+
+export function cards(list, more, topology, history, onOpen) {
+  const { nodes } = topology;
+  more.hidden = nodes.length <= SHOWN_MAX;
+  text(more, `${count(SHOWN_MAX)} of ${count(nodes.length)} nodes, those that are not ready first. The others stand in the table above.`);
+  keyed(list, shown(nodes), (node) => node.id, (node) => make(node, onOpen),
     (card, node) => update(card, node, topology, history));
 }

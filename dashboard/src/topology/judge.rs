@@ -91,11 +91,16 @@ pub fn judge(evidence: &Evidence<'_>) -> Judgement {
     }
 }
 
+/// Neither we nor a balancer can reach it.
+fn unreachable(evidence: &Evidence<'_>) -> bool {
+    evidence.probe.verdict() == Verdict::Silent && evidence.balancer_probe != Some(true)
+}
+
 fn fresh(evidence: &Evidence<'_>) -> Judgement {
     let silent = evidence.probe.verdict() == Verdict::Silent;
     match evidence.member.state {
         RecordState::Starting => Judgement::of(State::Starting, "starting, no clients yet"),
-        RecordState::Draining if silent && evidence.balancer_probe != Some(true) => Judgement::of(
+        RecordState::Draining if unreachable(evidence) => Judgement::of(
             State::Dead,
             format!("probe failing during its drain: {}", evidence.probe.error()),
         ),
@@ -131,10 +136,7 @@ fn late(evidence: &Evidence<'_>) -> Judgement {
     } else {
         ""
     };
-    Judgement::of(
-        State::Dead,
-        format!("no heartbeat for {}{tail}", span(evidence.silence)),
-    )
+    gone(evidence, tail)
 }
 
 fn absent(evidence: &Evidence<'_>) -> Judgement {
@@ -159,7 +161,7 @@ fn absent(evidence: &Evidence<'_>) -> Judgement {
     }
     if evidence.silence < evidence.ttl
         && evidence.previous.is_some_and(|state| state != State::Dead)
-        && evidence.probe.verdict() != Verdict::Silent
+        && !unreachable(evidence)
     {
         let words = format!(
             "missing from the registry, last heartbeat {} ago",
@@ -171,7 +173,12 @@ fn absent(evidence: &Evidence<'_>) -> Judgement {
     if let Some(held) = held(evidence) {
         return held;
     }
-    if evidence.probe.verdict() == Verdict::Silent && evidence.silence < evidence.ttl {
+    gone(evidence, "")
+}
+
+/// Out of the registry: by its silence, or before that by its probe.
+fn gone(evidence: &Evidence<'_>, tail: &str) -> Judgement {
+    if unreachable(evidence) && evidence.silence < evidence.ttl {
         return Judgement::of(
             State::Dead,
             format!(
@@ -182,7 +189,7 @@ fn absent(evidence: &Evidence<'_>) -> Judgement {
     }
     Judgement::of(
         State::Dead,
-        format!("no heartbeat for {}", span(evidence.silence)),
+        format!("no heartbeat for {}{tail}", span(evidence.silence)),
     )
 }
 
@@ -193,7 +200,7 @@ fn held(evidence: &Evidence<'_>) -> Option<Judgement> {
     if (returning.is_none() && !evidence.member.held)
         || evidence.was_orderly
         || evidence.previous == Some(State::Dead)
-        || evidence.probe.verdict() == Verdict::Silent
+        || unreachable(evidence)
     {
         return None;
     }

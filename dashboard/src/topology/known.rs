@@ -99,7 +99,7 @@ impl Known {
         } = judgement;
         let was = std::mem::replace(&mut self.state, is);
         let reason = clip(&reason);
-        let was_reason = std::mem::replace(&mut self.reason, reason.clone());
+        self.reason.clone_from(&reason);
         let lasted = now.up.saturating_sub(self.since.up);
         self.orderly = orderly;
         if was == is {
@@ -111,10 +111,7 @@ impl Known {
             (_, State::Dead) if self.orderly => (Kind::Left, reason),
             (_, State::Dead) => (Kind::Dead, reason),
             (_, State::Draining) => (Kind::Draining, format!("drains, {load} clients to move")),
-            (State::Dead, _) => (
-                Kind::Healed,
-                format!("back after {} ({was_reason})", span(lasted)),
-            ),
+            (State::Dead, _) => (Kind::Healed, format!("back after {}", span(lasted))),
             (State::Starting, State::Ready) => (Kind::Ready, "takes clients".to_owned()),
             (_, State::Ready) => (Kind::Healed, "takes clients again".to_owned()),
             (_, State::Starting) => (Kind::Joined, "starting".to_owned()),
@@ -165,7 +162,7 @@ impl Known {
 
     fn load(&self, probe: Option<&Probe>) -> Load {
         let answer = probe.and_then(Probe::answer);
-        if self.state == State::Dead && answer.is_none() {
+        if self.state == State::Dead && (self.orderly || answer.is_none()) {
             // Nobody can say what it carries; its clients have gone elsewhere.
             let shards = self.member.load.shards.iter();
             return Load {

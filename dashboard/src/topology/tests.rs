@@ -307,6 +307,26 @@ fn a_registry_in_doubt_takes_nobody_out() {
 }
 
 #[test]
+fn a_node_that_is_out_before_its_ttl_is_not_blamed_for_its_heartbeat() {
+    let mut world = World::three();
+    for member in world.seen.members.values_mut() {
+        member.held = true;
+        member.fresh = false;
+    }
+    world.refuse("gateway-3", 3);
+    let now = Moment {
+        up: Duration::from_secs(2),
+        unix_ms: 1_700_000_002_000,
+    };
+    let document = world.topology.observe(&world.seen, now);
+    assert_eq!(
+        node(&document, "gateway-3").reason,
+        "probe failing: connection refused, and gone from the registry"
+    );
+    assert_eq!(node(&document, "gateway-2").state, State::Ready);
+}
+
+#[test]
 fn a_second_process_with_the_same_id_is_shown_as_fencing() {
     let mut world = World::three();
     world
