@@ -18,7 +18,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 
-use crate::options::{Cli, Command};
+use crate::net::{EpollNet, RingNet};
+use crate::options::{Cli, Command, Engine};
 use crate::report::Output;
 use crate::scenarios::{Stop, connect, echo, fanout, idle, serve_echo, watch};
 
@@ -50,12 +51,12 @@ fn run(command: &Command, output: &Output) -> Result<bool> {
             Ok(report.all_stood())
         }
         Command::Echo(options) => {
-            let report = echo::run(&options.scenario("echo"), output, &stop)?;
+            let report = run_echo(&options.scenario("echo"), options.engine(), output, &stop)?;
             output.finish(&report);
             Ok(report.complete())
         }
         Command::Relay(options) => {
-            let report = echo::run(&options.scenario("relay"), output, &stop)?;
+            let report = run_echo(&options.scenario("relay"), options.engine(), output, &stop)?;
             output.finish(&report);
             Ok(report.complete())
         }
@@ -63,7 +64,10 @@ fn run(command: &Command, output: &Output) -> Result<bool> {
             serve_echo::run(options.listen, output, &stop).map(|()| true)
         }
         Command::Fanout(options) => {
-            let report = fanout::run(&options.scenario(), output, &stop)?;
+            let report = match engine(options.engine(), output)? {
+                Loop::Ring(net) => fanout::run(*net, &options.scenario(), output, &stop)?,
+                Loop::Epoll(net) => fanout::run(*net, &options.scenario(), output, &stop)?,
+            };
             output.finish(&report);
             Ok(report.complete())
         }
@@ -78,4 +82,33 @@ fn run(command: &Command, output: &Output) -> Result<bool> {
             Ok(summary.ok())
         }
     }
+}
+
+fn run_echo(
+    options: &echo::Options,
+    wanted: Option<Engine>,
+    output: &Output,
+    stop: &Stop,
+) -> Result<echo::Report> {
+    match engine(wanted, output)? {
+        Loop::Ring(net) => echo::run(*net, options, output, stop),
+        Loop::Epoll(net) => echo::run(*net, options, output, stop),
+    }
+}
+
+enum Loop {
+    Ring(Box<RingNet>),
+    Epoll(Box<EpollNet>),
+}
+
+/// The event loop asked for; unasked the ring, and epoll where there is no io_uring.
+fn engine(wanted: Option<Engine>, output: &Output) -> Result<Loop> {
+    if wanted != Some(Engine::Epoll) {
+        match RingNet::new() {
+            Ok(net) => return Ok(Loop::Ring(Box::new(net))),
+            Err(error) if wanted.is_some() => return Err(error.into()),
+            Err(error) => output.warn(&format!("using epoll: {error}")),
+        }
+    }
+    Ok(Loop::Epoll(Box::new(EpollNet::new()?)))
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::scenarios::open::Opening;
 use crate::scenarios::{connect, echo, fanout, idle, watch};
@@ -121,9 +121,21 @@ struct Window {
     /// Seconds before that
     #[arg(long, default_value_t = 1.0, value_parser = positive)]
     warmup: f64,
+    /// Event loop of the load generator [default: ring, or epoll where there is no io_uring]
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
     /// Process whose CPU time counts; may be given several times
     #[arg(long = "server-pid", value_name = "PID")]
     server_pids: Vec<u32>,
+}
+
+/// The load generator's event loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Engine {
+    /// The runtime's net ring (io_uring)
+    Ring,
+    /// epoll
+    Epoll,
 }
 
 impl Window {
@@ -257,6 +269,10 @@ impl ProbeConnect {
 }
 
 impl Echo {
+    pub(crate) fn engine(&self) -> Option<Engine> {
+        self.window.engine
+    }
+
     pub(crate) fn scenario(&self, scenario: &'static str) -> echo::Options {
         echo::Options {
             scenario,
@@ -272,6 +288,10 @@ impl Echo {
 }
 
 impl Fanout {
+    pub(crate) fn engine(&self) -> Option<Engine> {
+        self.window.engine
+    }
+
     pub(crate) fn scenario(&self) -> fanout::Options {
         fanout::Options {
             url: self.common.url.clone(),

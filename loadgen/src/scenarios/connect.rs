@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Stop;
 use super::open::{Opening, check_descriptors, open};
 use crate::clients::websocket::{self, PING, PONG};
-use crate::net::{Event, Net};
+use crate::net::{EpollNet, Event, Net};
 use crate::record::Summary;
 use crate::report::Output;
 use crate::target::Target;
@@ -48,7 +48,7 @@ pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Rep
     if !probe {
         check_descriptors(options.opening.count)?;
     }
-    let mut net = Net::new()?;
+    let mut net = EpollNet::new()?;
     let run_id = fastrand::u32(..);
     let path = |number: usize| target.path_with("sid", &format!("c{run_id:08x}-{number}"));
     let mut opened = open(

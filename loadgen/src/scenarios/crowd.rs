@@ -20,14 +20,14 @@ const SUBSCRIBE_MAX: Duration = Duration::from_secs(60);
 const IN_FLIGHT_MAX: usize = 500;
 
 /// Sends one masked text frame.
-pub(crate) fn send_text(net: &mut Net, key: Key, text: &str) {
+pub(crate) fn send_text(net: &mut impl Net, key: Key, text: &str) {
     let mut bytes = Vec::with_capacity(text.len() + 14);
     websocket::frame(&mut bytes, TEXT, [0x5a, 0x17, 0xc3, 0x2d], text.as_bytes());
     net.send(key, &bytes);
 }
 
 /// Answers pings, of WebSocket and of Centrifuge; true when the frame was one.
-pub(crate) fn answer_ping(net: &mut Net, key: Key, frame: &Frame<'_>) -> bool {
+pub(crate) fn answer_ping(net: &mut impl Net, key: Key, frame: &Frame<'_>) -> bool {
     match frame.opcode {
         PING => {
             let mut pong = Vec::new();
@@ -45,7 +45,7 @@ pub(crate) fn answer_ping(net: &mut Net, key: Key, frame: &Frame<'_>) -> bool {
 
 /// Opens `count` connections and subscribes number i to `channel(i)`; with `None` it only connects.
 pub(crate) fn gather(
-    net: &mut Net,
+    net: &mut impl Net,
     target: &Target,
     count: usize,
     channel: impl Fn(usize) -> Option<String>,

@@ -79,10 +79,14 @@ struct Run {
     error: Option<String>,
 }
 
-pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Report> {
+pub(crate) fn run(
+    mut net: impl Net,
+    options: &Options,
+    output: &Output,
+    stop: &Stop,
+) -> Result<Report> {
     check_descriptors(options.connections)?;
     let target = Target::parse(&options.url)?;
-    let mut net = Net::new()?;
     let opening = Opening {
         count: options.connections,
         rate: None,
@@ -205,13 +209,13 @@ impl Run {
         }
     }
 
-    fn send(&mut self, net: &mut Net, index: usize, intended: Instant) {
+    fn send(&mut self, net: &mut impl Net, index: usize, intended: Instant) {
         let echoer = &mut self.echoers[index];
         echoer.waiting.push_back(intended);
         net.send(echoer.key, &self.message);
     }
 
-    fn on_event(&mut self, net: &mut Net, key: Key, event: Event<'_>) {
+    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) {
         match event {
             Event::Connected => {}
             Event::Closed(error) => {
@@ -249,7 +253,12 @@ impl Run {
     }
 
     /// How many whole messages these bytes complete; every byte is compared.
-    fn returned(&mut self, net: &mut Net, key: Key, bytes: &[u8]) -> Result<usize, &'static str> {
+    fn returned(
+        &mut self,
+        net: &mut impl Net,
+        key: Key,
+        bytes: &[u8],
+    ) -> Result<usize, &'static str> {
         let echoer = &mut self.echoers[key.tag];
         let payload = &self.payload;
         let (partial, mut complete) = (&mut echoer.partial, 0);
@@ -305,7 +314,7 @@ impl Run {
     }
 
     /// Waits for what is under way; returns how much of it did not come.
-    fn drain(&mut self, net: &mut Net) -> Result<u64> {
+    fn drain(&mut self, net: &mut impl Net) -> Result<u64> {
         self.sending = false;
         let until = Instant::now() + DRAIN_MAX;
         // What comes from here on is outside of the window: counted nowhere.

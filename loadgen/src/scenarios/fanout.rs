@@ -86,10 +86,14 @@ struct Run {
     error: Option<String>,
 }
 
-pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Report> {
+pub(crate) fn run(
+    mut net: impl Net,
+    options: &Options,
+    output: &Output,
+    stop: &Stop,
+) -> Result<Report> {
     check_descriptors(options.subscribers + options.publishers)?;
     let target = Target::parse(&options.url)?;
-    let mut net = Net::new()?;
     let run_id = fastrand::u32(..);
     let channel = |number: usize| format!("fanout-{run_id:08x}-{}", number % options.channels);
     let total = options.subscribers + options.publishers;
@@ -212,7 +216,7 @@ impl Run {
 
     fn publish(
         &mut self,
-        net: &mut Net,
+        net: &mut impl Net,
         publisher: usize,
         intended: Instant,
         channel: &str,
@@ -237,7 +241,7 @@ impl Run {
         );
     }
 
-    fn on_event(&mut self, net: &mut Net, key: Key, event: Event<'_>) {
+    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) {
         match event {
             Event::Connected => {}
             Event::Closed(error) => {

@@ -10,7 +10,7 @@ use super::Stop;
 use super::crowd::{answer_ping, gather};
 use super::open::check_descriptors;
 use crate::clients::link::LinkEvent;
-use crate::net::{Event, Net};
+use crate::net::{EpollNet, Event, Net};
 use crate::process::{self, Memory};
 use crate::report::Output;
 use crate::target::Target;
@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Rep
     check_descriptors(options.connections)?;
     let target = Target::parse(&options.url)?;
     let before = process::memory(options.server_pid)?;
-    let mut net = Net::new()?;
+    let mut net = EpollNet::new()?;
     let channel = |number: usize| {
         Some(match options.channels {
             1 => options.channel.clone(),

@@ -85,14 +85,14 @@ pub(crate) fn check_descriptors(count: usize) -> Result<()> {
 
 /// Opens `opening.count` connections. Frames that come meanwhile go to `on_frame`,
 /// which may answer through the net; connection numbers start at `first`.
-pub(crate) fn open(
-    net: &mut Net,
+pub(crate) fn open<N: Net>(
+    net: &mut N,
     target: &Target,
     opening: &Opening,
     path: impl Fn(usize) -> String,
     output: &Output,
     stop: &Stop,
-    on_frame: &mut impl FnMut(&mut Net, Key, Frame<'_>),
+    on_frame: &mut impl FnMut(&mut N, Key, Frame<'_>),
 ) -> Result<Opened> {
     let started = Instant::now();
     let mut run = Opened {

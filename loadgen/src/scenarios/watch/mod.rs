@@ -29,7 +29,7 @@ use self::closes::Closes;
 use self::verdict::{At, NodeIndex, Receipt, Verdict};
 use super::Stop;
 use super::open::check_descriptors;
-use crate::net::{Event, Key, Net};
+use crate::net::{EpollNet, Event, Key, Net};
 use crate::pace::Pace;
 use crate::process::CpuWindow;
 use crate::record::Latencies;
@@ -112,7 +112,7 @@ struct Watch<'a> {
 pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Summary> {
     check_descriptors(options.clients)?;
     let target = Target::parse(&options.url)?;
-    let mut net = Net::new()?;
+    let mut net = EpollNet::new()?;
     let input = options.stdin.then(|| read_stdin(&net));
     let cpu = CpuWindow::start(&[], Instant::now())?;
     let mut watch = Watch::new(options, target, output);
@@ -247,7 +247,7 @@ impl<'a> Watch<'a> {
         self.at().as_millis() as u64
     }
 
-    fn on_event(&mut self, net: &mut Net, key: Key, event: Event<'_>) {
+    fn on_event(&mut self, net: &mut EpollNet, key: Key, event: Event<'_>) {
         let index = key.tag;
         if self.stories[index].key != Some(key) {
             return;
@@ -270,7 +270,7 @@ impl<'a> Watch<'a> {
     }
 
     /// The next live client in turn publishes to its channel.
-    fn publish(&mut self, net: &mut Net, next: &mut usize) {
+    fn publish(&mut self, net: &mut EpollNet, next: &mut usize) {
         let count = self.clients.len();
         let Some(index) = (0..count)
             .map(|step| (*next + step) % count)
@@ -296,7 +296,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Does what client `index` wants.
-    fn apply(&mut self, net: &mut Net, index: usize) {
+    fn apply(&mut self, net: &mut EpollNet, index: usize) {
         for effect in std::mem::take(&mut self.effects) {
             match effect {
                 Effect::Connect => {
@@ -477,7 +477,7 @@ impl<'a> Watch<'a> {
 }
 
 /// Lines of stdin, then `None`. The thread ends with stdin or with the process.
-fn read_stdin(net: &Net) -> Receiver<Option<String>> {
+fn read_stdin(net: &EpollNet) -> Receiver<Option<String>> {
     let (sender, receiver) = channel();
     let waker = net.waker();
     std::thread::spawn(move || {
