@@ -176,7 +176,7 @@ fn net_ring() -> Vec<Check> {
     feature(
         min_wait,
         "two-stage waits",
-        "sends and the next event share one system call",
+        "a shard may settle its sends together with the next event",
         "6.12",
     );
     checks

@@ -12,6 +12,9 @@ use super::{Kind, NO_SLOT, NetRing, Operation, ReceiverState, Resting, user_data
 
 /// Longest wait when the caller names no end.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
+/// Buffers are not doubled beyond this only because many connections spoke at once: a receiver
+/// that starves for a moment costs one more submission, a buffer a page for good.
+const BURST_BUFFERS_MAX: u16 = 512;
 /// Pause after the kernel was too short of memory to take entries.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(1);
 
@@ -128,7 +131,11 @@ impl NetRing {
 
     /// Starts as many starved receivers as there are buffers, those that starve longest first.
     fn feed_starved(&mut self) {
-        if self.pool.available() == 0 && self.pool.grow() {
+        // Either all are lent out, or a burst was much larger than what there is.
+        let all_lent = self.pool.available() == 0;
+        let burst = self.starved.len() > usize::from(self.pool.provided()) / 2
+            && self.pool.provided() < BURST_BUFFERS_MAX;
+        if (all_lent || burst) && self.pool.grow() {
             self.stats.buffer_growths += 1;
         }
         let mut buffers = self.pool.available();
