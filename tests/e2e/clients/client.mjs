@@ -17,6 +17,11 @@ export class Client {
     this.events = [];
   }
 
+  /** The id that the server gave it last. */
+  get id() {
+    return this.of("connected").at(-1)?.id;
+  }
+
   of(kind, channel) {
     return this.events.filter((event) => event.kind === kind && (channel === undefined || event.channel === channel));
   }

@@ -32,7 +32,7 @@ export class JavaScriptClient extends Client {
     }
     this.centrifuge = new Centrifuge(url, { websocket: Watched, maxReconnectDelay: 2000, ...options.centrifuge });
     for (const kind of ["connecting", "connected", "disconnected", "error"]) {
-      this.centrifuge.on(kind, (context) => this.events.push({ kind, ...context }));
+      this.centrifuge.on(kind, ({ client: id, ...context }) => this.events.push({ kind, id, ...context }));
     }
   }
 

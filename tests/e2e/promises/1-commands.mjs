@@ -80,16 +80,15 @@ const forEach = (Sdk) => ({
     await watcher.subscribe("room", { joinLeave: true });
     const guest = add(new Sdk(gateway.url)).open();
     await guest.subscribe("room");
-    const joined = await until("the guest's join", () => watcher.of("join", "room").at(-1));
-    const first = joined.info.client;
-    assert.match(first, /\S/);
+    const about = (kind, id) => until(`the ${kind} of ${id}`, () => watcher.of(kind, "room").some(({ info }) => info.client === id));
+    await about("join", guest.id);
     await guest.unsubscribe("room");
-    await until("the guest's leave", () => watcher.of("leave", "room").some(({ info }) => info.client === first));
+    await about("leave", guest.id);
     const gone = add(new Sdk(gateway.url)).open();
     await gone.subscribe("room");
-    const { info } = await until("the second guest's join", () => watcher.of("join", "room").find((event) => event.info.client !== first));
+    await about("join", gone.id);
     await gone.close();
-    await until("its leave when it disconnects", () => watcher.of("leave", "room").some((event) => event.info.client === info.client));
+    await about("leave", gone.id);
     assert.equal(guest.of("join").length, 0, "who did not ask for joins gets none");
   },
 
@@ -162,7 +161,6 @@ const raw = {
     await client.connect();
     assert.ok((await client.ask({ subscribe: { channel: "twice" } })).subscribe);
     assert.equal((await client.ask({ subscribe: { channel: "twice" } })).error.code, 105);
-    assert.equal((await client.ask({ subscribe: { channel: "" } })).error?.code ?? client.closed?.code, 107);
   },
 
   "a message to nobody (send) is taken and the client stays": async ({ gateway, add }) => {
@@ -186,7 +184,7 @@ for (const [what, text] of Object.entries({
   "an empty message": "",
   "a command before connect": '{"id":1,"subscribe":{"channel":"a"}}',
   "a second connect": '{"id":1,"connect":{}}\n{"id":2,"connect":{}}',
-  "two commands in one object": '{"id":1,"connect":{},"subscribe":{"channel":"a"}}',
+  "an empty channel name": '{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":""}}',
   "data nested deeper than parsers can stand": `{"id":1,"connect":{}}\n{"id":2,"publish":{"channel":"a","data":${"[".repeat(5000)}${"]".repeat(5000)}}}`,
 })) {
   raw[`${what} is answered with close code 3501`] = async ({ gateway, add }) => {
