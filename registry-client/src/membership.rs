@@ -6,6 +6,7 @@
 //! * A registry that cannot be read, that is empty, or that lost over half of its nodes in one read removes
 //!   nobody: nodes seen fresh before are held, without an age limit, until it has recovered and one more
 //!   TTL has passed.
+//! * A lease ends by its deadline or by the goodbye of its holder; a deleted record ends none.
 //! * One bad record costs only itself: it is refused, counted and named.
 //! * At most [`limits::NODES_MAX`] nodes; in a flood those already known stay.
 
@@ -88,7 +89,8 @@ pub struct NodeView {
     pub heartbeat_age_ms: u64,
     /// Whether its lease is alive. While the registry cannot be read: whether it was.
     pub fresh: bool,
-    /// Not fresh (any more), but kept as last known good because the registry itself is in doubt.
+    /// Not fresh (any more), but kept as last known good: the registry itself is in doubt, or the record
+    /// was deleted by somebody before its lease ended.
     pub held: bool,
 }
 
@@ -223,10 +225,9 @@ impl Membership {
                 }
             }
         }
-        rejected += self.cut_to_limit(&mut parsed);
-
-        let departed = departures(reading.departed, &parsed, reading.server_time_ms);
         self.note_progress(&parsed, outage.is_some(), now);
+        rejected += self.cut_to_limit(&mut parsed, reading.server_time_ms);
+        let departed = departures(reading.departed, &parsed, reading.server_time_ms);
         let mut nodes = self.views(parsed, reading.server_time_ms, now);
         let fresh = nodes.values().filter(|view| view.fresh).count();
         self.hold_missing(
@@ -293,12 +294,13 @@ impl Membership {
     }
 
     /// Keeps at most [`limits::NODES_MAX`] records: first those that this reader saw advance, then those it
-    /// knows, then by id. Returns how many it dropped.
-    fn cut_to_limit(&self, parsed: &mut Vec<(NodeRecord, u64)>) -> u64 {
+    /// knows, then by id; lapsed leases last. Returns how many it dropped.
+    fn cut_to_limit(&self, parsed: &mut Vec<(NodeRecord, u64)>, server_time_ms: u64) -> u64 {
         let over = parsed.len().saturating_sub(limits::NODES_MAX);
         if over > 0 {
-            parsed.sort_by_cached_key(|(record, _)| {
+            parsed.sort_by_cached_key(|(record, deadline_ms)| {
                 let rank = match self.progress.get(&record.id) {
+                    _ if *deadline_ms <= server_time_ms => 3,
                     Some(progress) if progress.advanced => 0,
                     _ if self.current.nodes.contains_key(&record.id) => 1,
                     _ => 2,
@@ -311,6 +313,8 @@ impl Membership {
     }
 
     fn note_progress(&mut self, parsed: &[(NodeRecord, u64)], after_outage: bool, now: Instant) {
+        // Of those that are too many as well (there are at most as many as one read gives): only so can a
+        // reader that starts in a flood find out who lives.
         let mut known = std::mem::take(&mut self.progress);
         for (record, _) in parsed {
             let seen = (record.generation, record.seq);
@@ -335,6 +339,8 @@ impl Membership {
             };
             self.progress.insert(record.id.clone(), progress);
         }
+        known.retain(|id, _| self.current.nodes.contains_key(id));
+        self.progress.extend(known);
     }
 
     fn views(
@@ -348,22 +354,25 @@ impl Membership {
             .into_iter()
             .filter(|(_, deadline_ms)| deadline_ms.saturating_add(listed_ms) > server_time_ms)
             .map(|(record, deadline_ms)| {
-                let ttl = Duration::from_millis(record.ttl_ms);
-                let advances = self
-                    .progress
-                    .get(&record.id)
-                    .is_some_and(|p| now.saturating_duration_since(p.since) <= ttl);
                 let view = NodeView {
                     deadline_ms,
                     heartbeat_age_ms: server_time_ms
                         .saturating_sub(deadline_ms.saturating_sub(record.ttl_ms)),
-                    fresh: deadline_ms > server_time_ms && advances,
+                    fresh: deadline_ms > server_time_ms && self.advances(&record, now),
                     held: false,
                     record,
                 };
                 (view.record.id.clone(), view)
             })
             .collect()
+    }
+
+    /// Whether the node's heartbeats were seen to advance within its TTL.
+    fn advances(&self, record: &NodeRecord, now: Instant) -> bool {
+        let ttl = Duration::from_millis(record.ttl_ms);
+        self.progress
+            .get(&record.id)
+            .is_some_and(|progress| now.saturating_duration_since(progress.since) <= ttl)
     }
 
     /// Decides whether missing nodes are held, and adds them.
@@ -405,6 +414,8 @@ impl Membership {
             None if fresh == 0 => Some(Doubt::Empty),
             None => (missing.len() * 2 > prior).then_some(Doubt::OverHalfVanished),
             Some(_) if fresh == 0 && !missing.is_empty() => Some(Doubt::Empty),
+            // It was lost again before it was whole.
+            Some(Doubt::Returning) if missing.len() * 2 > prior => Some(Doubt::OverHalfVanished),
             Some(Doubt::Returning) => match self.returning_until {
                 Some(until) if now >= until => None,
                 _ => Some(Doubt::Returning),
@@ -412,7 +423,7 @@ impl Membership {
             Some(_) if missing.is_empty() || enough(self.doubted) => Some(Doubt::Returning),
             Some(_) => Some(Doubt::OverHalfVanished),
         };
-        if self.current.doubt.is_none() && doubt.is_some() {
+        if matches!(believed, None | Some(Doubt::Returning)) && doubt.is_some() {
             self.doubted = prior;
         }
         if doubt == Some(Doubt::Returning) {
@@ -424,14 +435,14 @@ impl Membership {
             self.returning_until = None;
         }
 
-        if doubt.is_some() {
-            for view in missing {
-                // Listed and expired: it goes when its listing ends, unless nothing else is left.
-                let ended =
-                    fresh > 0 && view.deadline_ms.saturating_add(listed_ms) <= server_time_ms;
-                if ended || nodes.len() >= limits::NODES_MAX {
-                    continue;
-                }
+        for view in missing {
+            // Deleted by somebody although its lease goes on: its next heartbeat brings it back.
+            let goes_on = !nodes.contains_key(&view.record.id)
+                && view.deadline_ms > server_time_ms
+                && self.advances(&view.record, now);
+            // Listed and expired: it goes when its listing ends, unless nothing else is left.
+            let ended = fresh > 0 && view.deadline_ms.saturating_add(listed_ms) <= server_time_ms;
+            if (goes_on || (doubt.is_some() && !ended)) && nodes.len() < limits::NODES_MAX {
                 let kept = nodes
                     .entry(view.record.id.clone())
                     .or_insert_with(|| NodeView {
@@ -449,8 +460,6 @@ impl Membership {
     fn check_invariants(&self) {
         if cfg!(debug_assertions) {
             assert!(self.current.nodes.len() <= limits::NODES_MAX);
-            let held = self.current.nodes.values().any(|view| view.held);
-            assert!(!held || self.current.doubt.is_some());
             assert!(self.current.nodes.values().all(|v| !(v.held && v.fresh)));
         }
     }

@@ -285,7 +285,9 @@ impl<'a> Bounds<'a> {
     }
 
     fn of(&self, member: &Member) -> u64 {
-        ((self.per_weight * self.weight(member)).ceil() as u64).max(1)
+        // What should be whole must not be rounded up by the error of the division.
+        let share = self.per_weight * self.weight(member) * (1.0 - 1e-12);
+        (share.ceil() as u64).max(1)
     }
 }
 

@@ -188,18 +188,13 @@ impl NodeRecord {
         if !valid_id(id) {
             return Err(RecordError::Id);
         }
-        // The version first: a later record need not have the fields of this one.
-        #[derive(Deserialize)]
-        struct Version {
-            #[serde(default = "record_version")]
-            v: u32,
+        let record: NodeRecord = match serde_json::from_slice(json) {
+            Ok(record) => record,
+            Err(error) => return Err(unreadable(json, &error)),
+        };
+        if record.v > RECORD_VERSION {
+            return Err(RecordError::FutureVersion(record.v));
         }
-        let version: Version = serde_json::from_slice(json).map_err(|error| json_error(&error))?;
-        if version.v > RECORD_VERSION {
-            return Err(RecordError::FutureVersion(version.v));
-        }
-        let record: NodeRecord =
-            serde_json::from_slice(json).map_err(|error| json_error(&error))?;
         if record.id != id {
             return Err(RecordError::WrongId);
         }
@@ -260,7 +255,17 @@ impl NodeRecord {
     }
 }
 
-fn json_error(error: &serde_json::Error) -> RecordError {
+/// Why `json` is no record of ours. One of a later version need not have the fields of this one.
+fn unreadable(json: &[u8], error: &serde_json::Error) -> RecordError {
+    #[derive(Deserialize)]
+    struct Version {
+        v: u32,
+    }
+    if let Ok(Version { v }) = serde_json::from_slice(json)
+        && v > RECORD_VERSION
+    {
+        return RecordError::FutureVersion(v);
+    }
     let mut text = error.to_string();
     // Serde quotes what it found, which may be long.
     let mut end = text.len().min(limits::TEXT_BYTES_MAX);

@@ -28,3 +28,21 @@ fn pure_parts_mention_no_io() {
         }
     }
 }
+
+#[test]
+fn no_wall_clock_of_this_machine_is_read() {
+    // Deadlines and shown times are Redis TIME, intervals are monotonic: a node whose clock jumps by an hour
+    // must not notice. (The memory transport plays the server and has its clock.)
+    let sources = [
+        ("redis", include_str!("../src/redis/mod.rs")),
+        ("client", include_str!("../src/redis/client.rs")),
+        ("registry", include_str!("../src/registry.rs")),
+        ("task", include_str!("../src/task.rs")),
+    ];
+    for (name, source) in sources {
+        assert!(
+            !source.contains("SystemTime"),
+            "{name}.rs reads a wall clock"
+        );
+    }
+}

@@ -128,6 +128,19 @@ impl Resolver {
         self.lock().peer
     }
 
+    /// Looks up the host of `client` and, unless the name is needed for TLS, gives a client of the address:
+    /// for connections that the crate makes with a resolver of its own, which nobody could abandon.
+    pub(crate) async fn resolved(&self, client: &Client) -> Result<Client, String> {
+        let info = client.get_connection_info();
+        let ConnectionAddr::Tcp(host, port) = info.addr() else {
+            return Ok(client.clone());
+        };
+        let found = self.addresses(host, *port).await?;
+        let peer = found[self.lock().turn % found.len()];
+        let addr = ConnectionAddr::Tcp(peer.ip().to_string(), peer.port());
+        Client::open(info.clone().set_addr(addr)).map_err(|error| error.to_string())
+    }
+
     /// The last address did not do: take the next one.
     pub(crate) fn failed(&self) {
         let mut resolved = self.lock();

@@ -20,7 +20,12 @@ local function holder(hash, id, bytes_max)
 end
 
 local function announce(channel, event, id, generation)
-  local count = redis.call('INCR', version)
+  local count = redis.pcall('INCR', version)
+  if type(count) ~= 'number' then
+    -- Somebody wrote something else there.
+    count = now
+    redis.call('SET', version, digits(count))
+  end
   redis.call('PUBLISH', channel, '{"event":"' .. event .. '","id":"' .. id .. '","generation":'
     .. digits(generation) .. ',"version":' .. digits(count) .. '}')
 end

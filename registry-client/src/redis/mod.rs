@@ -248,10 +248,15 @@ impl RedisLink {
 /// Wakes `changed` whenever the registry announces a change. Runs until it is dropped.
 pub(crate) async fn listen(shared: Arc<RedisShared>, changed: Arc<Notify>) {
     let mut pause = EVENTS_RETRY.0;
+    let resolver = Resolver::new(shared.timeout / 2);
     loop {
-        if let Ok(Ok(mut events)) = timeout(shared.timeout, shared.client.get_async_pubsub()).await
-            && let Ok(Ok(())) = timeout(shared.timeout, events.subscribe(&shared.channel)).await
-        {
+        let connecting = async {
+            let client = resolver.resolved(&shared.client).await.ok()?;
+            let mut events = client.get_async_pubsub().await.ok()?;
+            events.subscribe(&shared.channel).await.ok()?;
+            Some(events)
+        };
+        if let Ok(Some(events)) = timeout(shared.timeout, connecting).await {
             pause = EVENTS_RETRY.0;
             // What happened while nobody listened.
             changed.notify_one();
@@ -271,6 +276,7 @@ pub(crate) async fn listen(shared: Arc<RedisShared>, changed: Arc<Notify>) {
                 }
             }
         }
+        resolver.failed();
         tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
         pause = (pause * 2).min(EVENTS_RETRY.1);
     }

@@ -1,0 +1,241 @@
+//! Promise: Redis is reached as it wants to be: password, user, database, TLS, socket.
+
+#![allow(clippy::print_stdout, reason = "a test says why it was skipped")]
+
+mod common;
+
+use std::process::{Command, Stdio};
+
+use common::{RedisServer, config, fresh, lease, raw, registered, snapshot};
+use flux_registry::{RedisLogin, Registry, RegistryConfig, RegistryState};
+
+async fn works(config: RegistryConfig) {
+    let registry = Registry::connect(config).expect("configuration");
+    let mut watch = registry.watch();
+    let mut own = lease(&registry, 1);
+    registered(&mut own).await;
+    snapshot(&mut watch, |s| fresh(s) == ["gateway-1"]).await;
+    // Events come on a connection of their own, with the same login.
+    own.control().leave("end");
+    snapshot(&mut watch, |s| s.departed.contains_key("gateway-1")).await;
+}
+
+async fn is_refused(config: RegistryConfig) {
+    let registry = Registry::connect(config).expect("configuration");
+    let seen = snapshot(&mut registry.watch(), |s| s.error.is_some()).await;
+    assert_eq!(seen.state, RegistryState::Unreachable);
+    let error = seen.error.clone().expect("an error");
+    assert!(!error.contains("s3cret"), "{error}");
+}
+
+#[tokio::test]
+async fn a_password_in_the_url_or_beside_it() {
+    let Some(server) = RedisServer::start(&["--requirepass", "s3cret"]) else {
+        return;
+    };
+    works(config(&format!(
+        "redis://:s3cret@127.0.0.1:{}",
+        server.port
+    )))
+    .await;
+    let mut beside = server.config();
+    beside.login.password = Some("s3cret".into());
+    works(beside).await;
+    is_refused(server.config()).await;
+    is_refused(config(&format!(
+        "redis://:s3cret-not@127.0.0.1:{}",
+        server.port
+    )))
+    .await;
+}
+
+#[tokio::test]
+async fn a_password_that_is_set_later_degrades_and_heals() {
+    let Some(server) = RedisServer::start(&[]) else {
+        return;
+    };
+    let mut login = server.config();
+    login.login.password = Some("s3cret".into());
+    let registry = Registry::connect(login).expect("configuration");
+    let mut watch = registry.watch();
+    let set = |value: &str| {
+        let mut command = redis::cmd("CONFIG");
+        command.arg("SET").arg("requirepass").arg(value);
+        command
+    };
+    let mut admin = server.raw().await;
+    let _: () = set("another")
+        .query_async(&mut admin)
+        .await
+        .expect("CONFIG SET");
+    let mut own = lease(&registry, 1);
+    snapshot(&mut watch, |s| s.error.is_some()).await;
+    let _: () = set("s3cret")
+        .query_async(&mut admin)
+        .await
+        .expect("CONFIG SET");
+    registered(&mut own).await;
+    snapshot(&mut watch, |s| fresh(s).len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_user_that_may_only_what_the_registry_needs() {
+    // This is the rule for the README.
+    let rule = "on >s3cret resetkeys ~gateway:* resetchannels &gateway:* -@all +@connection +eval +time \
+        +ping +subscribe +publish +hget +hset +hdel +hlen +hkeys +hgetall +hstrlen +hexists +zadd +zrem \
+        +zscore +zrangebyscore +zrevrangebyscore +incr +get +set";
+    let user: Vec<&str> = ["--user", "flux"]
+        .into_iter()
+        .chain(rule.split_whitespace())
+        .collect();
+    let Some(server) = RedisServer::start(&user) else {
+        return;
+    };
+    works(config(&format!(
+        "redis://flux:s3cret@127.0.0.1:{}",
+        server.port
+    )))
+    .await;
+    let mut beside = server.config();
+    beside.login.username = Some("flux".into());
+    beside.login.password = Some("s3cret".into());
+    works(beside).await;
+    let mut foreign = config(&format!("redis://flux:s3cret@127.0.0.1:{}", server.port));
+    foreign.prefix = "other".into();
+    is_refused(foreign).await;
+}
+
+#[tokio::test]
+async fn a_database() {
+    let Some(server) = RedisServer::start(&[]) else {
+        return;
+    };
+    works(config(&format!("{}/5", server.url()))).await;
+    let mut beside = server.config();
+    beside.login.database = Some(6);
+    works(beside).await;
+    for (database, wanted) in [(0, 0), (5, 1), (6, 1)] {
+        let mut raw = raw(&format!("{}/{database}", server.url())).await;
+        let kept: u64 = redis::cmd("EXISTS")
+            .arg("gateway:departed")
+            .query_async(&mut raw)
+            .await
+            .expect("EXISTS");
+        assert_eq!(kept, wanted, "database {database}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_instead_of_an_address() {
+    let Some(server) = RedisServer::start(&[]) else {
+        return;
+    };
+    works(config(&format!("redis://localhost:{}", server.port))).await;
+    is_refused(config(&format!(
+        "redis://no-such-host.invalid:{}",
+        server.port
+    )))
+    .await;
+}
+
+#[tokio::test]
+async fn a_unix_socket() {
+    let Some(server) = RedisServer::start(&["--unixsocket", "redis.sock"]) else {
+        return;
+    };
+    let path = server.dir.path().join("redis.sock");
+    works(config(&format!("redis+unix://{}", path.display()))).await;
+}
+
+#[tokio::test]
+async fn tls_with_an_authority_of_ones_own() {
+    let Some(certificates) = certificates() else {
+        return;
+    };
+    let path = |name: &str| certificates.path().join(name).display().to_string();
+    let (ca, certificate, key) = (path("ca.pem"), path("server.pem"), path("server.key"));
+    let args = [
+        "--tls-port",
+        "$PORT",
+        "--tls-cert-file",
+        &certificate,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &ca,
+        "--tls-auth-clients",
+        "no",
+    ];
+    let probe = Command::new("redis-server")
+        .args(["--tls-port", "0", "--check-system"])
+        .output();
+    if probe.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("Bad directive")) {
+        println!("SKIPPED: this redis-server was built without TLS");
+        return;
+    }
+    let Some(server) = RedisServer::start(&args) else {
+        return;
+    };
+    for host in ["127.0.0.1", "localhost"] {
+        let mut trusted = config(&format!("rediss://{host}:{}", server.port));
+        trusted.login.ca_pem = Some(std::fs::read(&ca).expect("the authority"));
+        works(trusted).await;
+        // The public authorities have not signed it.
+        is_refused(config(&format!("rediss://{host}:{}", server.port))).await;
+    }
+    is_refused(config(&format!("redis://127.0.0.1:{}", server.port))).await;
+    let insecure = RegistryConfig {
+        login: RedisLogin::from_url(format!("rediss://127.0.0.1:{}/#insecure", server.port)),
+        ..RegistryConfig::default()
+    };
+    assert!(
+        Registry::connect(insecure).is_err(),
+        "there is no way around checking"
+    );
+}
+
+/// An authority, and a certificate of it for this machine.
+fn certificates() -> Option<tempfile::TempDir> {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    std::fs::write(
+        dir.path().join("san.cnf"),
+        "subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n",
+    )
+    .expect("written");
+    let steps = [
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test-ca -keyout ca.key -out ca.pem",
+        "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost -keyout server.key -out server.csr",
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san.cnf -out server.pem",
+    ];
+    for step in steps {
+        let done = Command::new("openssl")
+            .args(step.split_whitespace())
+            .current_dir(dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        if !done.is_ok_and(|status| status.success()) {
+            println!("SKIPPED: openssl makes no certificates here");
+            return None;
+        }
+    }
+    Some(dir)
+}
+
+#[test]
+fn a_configuration_that_cannot_work_is_refused_by_key() {
+    use std::time::Duration;
+    let refused = |change: fn(&mut RegistryConfig)| {
+        let mut config = RegistryConfig::default();
+        change(&mut config);
+        Registry::connect(config).expect_err("refused").key
+    };
+    assert_eq!(refused(|c| c.login.url = "http://x".into()), "redis");
+    assert_eq!(refused(|c| c.prefix.clear()), "prefix");
+    assert_eq!(refused(|c| c.ttl = Duration::from_millis(1)), "ttl");
+    assert_eq!(
+        refused(|c| c.heartbeat = Duration::from_secs(8)),
+        "heartbeat"
+    );
+    assert_eq!(refused(|c| c.timeout = Duration::ZERO), "timeout");
+}
