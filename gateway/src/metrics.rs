@@ -9,6 +9,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use crate::engine::{EngineMetrics, Number};
 use crate::http::Rejection;
 use crate::shard::{Counter, Counters, Ended};
 use crate::websocket::CloseReason;
@@ -196,5 +197,151 @@ impl Collector for ShardMetrics {
             Ended::LABELS.into_iter(),
             |counters, index| counters.ended[index].get(),
         )
+    }
+}
+
+/// A number of the engine: name, what it is, where it stands.
+type OfEngine = (&'static str, &'static str, fn(&EngineMetrics) -> &Number);
+
+const ENGINE_GAUGES: [OfEngine; 5] = [
+    (
+        "flux_engine_channels",
+        "Channels with listeners on this node",
+        |m| &m.channels,
+    ),
+    (
+        "flux_redis_up",
+        "1 while everything travels through Redis",
+        |m| &m.redis_up,
+    ),
+    (
+        "flux_redis_subscriptions",
+        "Channels subscribed at Redis",
+        |m| &m.redis_subscriptions,
+    ),
+    (
+        "flux_redis_in_flight",
+        "Publications sent to Redis whose fate is not known",
+        |m| &m.redis_in_flight,
+    ),
+    (
+        "flux_redis_probe_microseconds",
+        "Last probe through Redis and back",
+        |m| &m.redis_probe_us,
+    ),
+];
+
+const ENGINE_COUNTERS: [OfEngine; 17] = [
+    (
+        "flux_engine_sequenced",
+        "Messages given their place in a channel here",
+        |m| &m.sequenced,
+    ),
+    (
+        "flux_engine_handed_over",
+        "Hand-overs of a message to a shard",
+        |m| &m.handed_over,
+    ),
+    (
+        "flux_engine_refused",
+        "Publishes refused because a queue was full",
+        |m| &m.refused,
+    ),
+    (
+        "flux_engine_presence_dropped",
+        "Joins and leaves dropped because a queue was full",
+        |m| &m.presence_dropped,
+    ),
+    (
+        "flux_engine_parked",
+        "Hand-overs that waited for a full mailbox",
+        |m| &m.parked,
+    ),
+    (
+        "flux_engine_channels_lost",
+        "Channels that a shard lost because too much waited for it",
+        |m| &m.lost,
+    ),
+    ("flux_redis_lost", "Times that Redis was lost", |m| {
+        &m.redis_lost
+    }),
+    (
+        "flux_redis_connect_failures",
+        "Attempts to connect to Redis that failed",
+        |m| &m.redis_connect_failures,
+    ),
+    (
+        "flux_redis_published",
+        "Publications that Redis has confirmed",
+        |m| &m.redis_published,
+    ),
+    (
+        "flux_redis_refused",
+        "Publications and subscriptions that Redis refused",
+        |m| &m.redis_refused,
+    ),
+    (
+        "flux_redis_received",
+        "Messages of other nodes received",
+        |m| &m.redis_received,
+    ),
+    ("flux_redis_echoed", "Own messages that came back", |m| {
+        &m.redis_echoed
+    }),
+    (
+        "flux_redis_late_echoes",
+        "Own messages that came back after they had been delivered locally",
+        |m| &m.redis_late_echoes,
+    ),
+    (
+        "flux_local_only",
+        "Messages delivered to this node's subscribers only",
+        |m| &m.local_only,
+    ),
+    (
+        "flux_redis_rejected_format",
+        "Records in Redis that are not in our format",
+        |m| &m.rejected_format,
+    ),
+    (
+        "flux_redis_rejected_content",
+        "Records in Redis that do not hold together",
+        |m| &m.rejected_content,
+    ),
+    (
+        "flux_redis_rejected_size",
+        "Records in Redis that are too long",
+        |m| &m.rejected_size,
+    ),
+];
+
+/// What the engine counts, read at each scrape and summed over its parts.
+#[derive(Debug)]
+pub struct EngineCollector {
+    parts: Vec<Arc<EngineMetrics>>,
+}
+
+impl EngineCollector {
+    /// The counters of each part: one a shard in the memory engine, one in all with Redis.
+    pub fn new(parts: Vec<Arc<EngineMetrics>>) -> Self {
+        Self { parts }
+    }
+
+    fn sum(&self, read: fn(&EngineMetrics) -> &Number) -> u64 {
+        self.parts.iter().map(|part| read(part).get()).sum()
+    }
+}
+
+impl Collector for EngineCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, read) in ENGINE_GAUGES {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(self.sum(read) as i64).encode(metric)?;
+        }
+        for (name, help, read) in ENGINE_COUNTERS {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(self.sum(read)).encode(metric)?;
+        }
+        Ok(())
     }
 }

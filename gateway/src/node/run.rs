@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::drain::{Drain, Orders, Phase};
 use crate::membership::{self, Fenced, Identity, Membership};
-use crate::metrics::ShardMetrics;
+use crate::metrics::{EngineCollector, ShardMetrics};
 use crate::shard::Order;
 
 use super::Node;
@@ -24,7 +24,7 @@ const PULSE_EVERY: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// When the control plane itself cannot start.
-pub async fn run(node: Node) -> io::Result<bool> {
+pub async fn run(mut node: Node) -> io::Result<bool> {
     let mut signals = Signals::new()?;
     let (stop_admin, admin_stopped) = oneshot::channel::<()>();
     let router = admin(&node).router();
@@ -40,6 +40,13 @@ pub async fn run(node: Node) -> io::Result<bool> {
         shards = node.shards.len(),
         "listening"
     );
+
+    let (stop_redis, redis_stopped) = oneshot::channel::<()>();
+    let redis = node.redis.take().map(|engine| {
+        tokio::spawn(engine.run(async {
+            let _ = redis_stopped.await;
+        }))
+    });
 
     let times = crate::drain::DrainTimes::new(Duration::from_secs(node.config.drain_seconds))
         .map_err(io::Error::other)?;
@@ -84,6 +91,10 @@ pub async fn run(node: Node) -> io::Result<bool> {
         );
     }
 
+    let _ = stop_redis.send(());
+    if let Some(Err(error)) = async { Some(redis?.await) }.await {
+        tracing::error!(%error, "the Redis engine did not end well");
+    }
     let _ = stop_admin.send(());
     // A client that holds an admin connection open must not hold up the exit.
     let _ = tokio::time::timeout(Duration::from_millis(500), admin).await;
@@ -133,6 +144,7 @@ async fn fenced(membership: &mut Option<Membership>, is_news: bool) -> Fenced {
 fn admin(node: &Node) -> Admin {
     let mut metrics = Metrics::default();
     metrics.register_collector(Box::new(ShardMetrics::new(node.shared.counters.clone())));
+    metrics.register_collector(Box::new(EngineCollector::new(node.engine_metrics.clone())));
     let status = Arc::clone(&node.status);
     Admin {
         readiness: node.readiness.clone(),

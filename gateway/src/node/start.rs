@@ -13,7 +13,8 @@ use flux_runtime::ring::RingConfig;
 use flux_runtime::shard::{self as runtime_shard, ShardError, ShardSpec, ShardThread};
 
 use crate::config::Config;
-use crate::engine::Engine;
+use crate::engine::redis::{RedisConfig, RedisConfigError, RedisEngine};
+use crate::engine::{Engine, EngineMetrics};
 use crate::http::{AllowedOrigins, OriginPatternError, Policy};
 use crate::pubsub::{PacingConfig, SubscriptionsConfig};
 use crate::session::{ChannelRules, SessionConfig};
@@ -37,6 +38,9 @@ pub enum StartError {
     /// `client.allowed_origins` has a pattern that is none.
     #[error("config key `client.allowed_origins`: {0}")]
     Origins(#[from] OriginPatternError),
+    /// The address of the engine's Redis is none.
+    #[error(transparent)]
+    Redis(#[from] RedisConfigError),
     /// The registry's configuration is not usable.
     #[error(transparent)]
     Registry(#[from] flux_registry::ConfigError),
@@ -60,6 +64,9 @@ pub struct Node {
     pub readiness: Readiness,
     /// The cluster's registry; a node without Redis stands alone.
     pub(super) registry: Option<Registry>,
+    /// The engine's side of Redis, to be run by the control plane.
+    pub(super) redis: Option<RedisEngine>,
+    pub(super) engine_metrics: Vec<Arc<EngineMetrics>>,
     pub(super) admin: TcpListener,
     pub(super) shards: Vec<ShardThread>,
     pub(super) orders: Vec<Sender<Order>>,
@@ -126,7 +133,21 @@ impl Node {
             wakers.push(waker);
             sources.push(source);
         }
-        let engines = Engine::memory(&wakers);
+        let (engines, redis) = if config.redis.is_empty() {
+            (Engine::memory(&wakers), None)
+        } else {
+            let (doors, engine) =
+                Engine::redis(RedisConfig::new(&config.redis), &wakers, readiness.clone())?;
+            (doors, Some(engine))
+        };
+        let engine_metrics = match &redis {
+            // The doors of all shards share the one engine's.
+            Some(engine) => vec![Arc::clone(engine.metrics())],
+            None => engines
+                .iter()
+                .map(|engine| Arc::clone(engine.metrics()))
+                .collect(),
+        };
         let mut shards = Vec::with_capacity(shard_count);
         let mut orders = Vec::with_capacity(shard_count);
         let places = cpus.placement(shard_count);
@@ -166,6 +187,8 @@ impl Node {
             admin_address,
             readiness,
             registry,
+            redis,
+            engine_metrics,
             admin,
             shards,
             orders,
