@@ -126,5 +126,7 @@ pub fn mailbox<T>(capacity: usize, waker: Waker) -> (Sender<T>, Receiver<T>) {
     )
 }
 
-#[cfg(test)]
+#[cfg(all(test, flux_loom))]
+mod model;
+#[cfg(all(test, not(flux_loom)))]
 mod tests;

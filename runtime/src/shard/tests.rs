@@ -173,10 +173,17 @@ fn a_service_that_cannot_be_built_is_an_error_of_spawn() {
         name: "never".to_owned(),
         ring: RingConfig::default(),
     };
-    let refused = spawn::<Never, _>(spec, source, |_| Err(io::Error::other("no port")));
+    let refused = spawn::<Never, _>(spec.clone(), source, |_| Err(io::Error::other("no port")));
     assert!(
         matches!(refused, Err(ShardError::Build { .. })),
         "{refused:?}"
+    );
+
+    let (_waker, source) = wake_pair().expect("an eventfd");
+    let panicked = spawn::<Never, _>(spec, source, |_| std::panic::panic_any("while building"));
+    assert!(
+        matches!(panicked, Err(ShardError::Panicked { .. })),
+        "{panicked:?}"
     );
 }
 

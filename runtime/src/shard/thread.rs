@@ -188,20 +188,25 @@ where
             reason: error.to_string(),
         })?;
     executor.run(async {
-        let mut service = build(&mut ring).map_err(|source| ShardError::Build { index, source })?;
+        // A panic must not unwind through the executor, which would abort or hang on it.
+        let panicked = |panic: Box<dyn Any + Send>| ShardError::Panicked {
+            index,
+            message: message_of(&*panic),
+        };
+        let mut service = catch_unwind(AssertUnwindSafe(|| build(&mut ring)))
+            .map_err(panicked)?
+            .map_err(|source| ShardError::Build { index, source })?;
         let _ = started.send(Ok(()));
-        loop {
-            // A panic must not unwind through the executor, which would abort or hang on it.
+        let outcome = loop {
             let segment = AssertUnwindSafe(|| turns(&mut service, &mut ring, vital));
             match catch_unwind(segment) {
                 Ok(Segment::Yield) => glommio::executor().yield_task_queue_now().await,
-                Ok(Segment::Stop) => return Ok(()),
-                Err(panic) => {
-                    let message = message_of(&*panic);
-                    return Err(ShardError::Panicked { index, message });
-                }
+                Ok(Segment::Stop) => break Ok(()),
+                Err(panic) => break Err(panicked(panic)),
             }
-        }
+        };
+        let dropped = catch_unwind(AssertUnwindSafe(move || drop(service)));
+        outcome.and(dropped.map_err(panicked))
     })
 }
 
