@@ -16,6 +16,7 @@
 //!
 //! Around it: [`config`], [`limits`], [`metrics`], [`node`] (start, control plane).
 
+pub mod api;
 pub mod config;
 pub mod drain;
 pub mod engine;

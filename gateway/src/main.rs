@@ -34,11 +34,18 @@ fn main() -> ExitCode {
         }
         Err(error) => return refuse(&error.to_string()),
     };
-    match control::run(node::run(node)) {
-        Ok(Ok(true)) => ExitCode::SUCCESS,
-        Ok(Ok(false)) => ExitCode::FAILURE,
-        Ok(Err(error)) | Err(error) => {
+    let code = control::run(async {
+        let outcome = node::run(node).await;
+        if let Err(error) = &outcome {
             tracing::error!(%error, "the control plane cannot start");
+        }
+        // Not by returning: the runtime would wait for a name lookup that hangs.
+        std::process::exit(i32::from(!matches!(outcome, Ok(true))))
+    });
+    match code {
+        Ok(never) => never,
+        Err(error) => {
+            tracing::error!(%error, "the control plane has no runtime");
             ExitCode::FAILURE
         }
     }

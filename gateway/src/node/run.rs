@@ -27,7 +27,9 @@ const PULSE_EVERY: Duration = Duration::from_millis(250);
 pub async fn run(mut node: Node) -> io::Result<bool> {
     let mut signals = Signals::new()?;
     let (stop_admin, admin_stopped) = oneshot::channel::<()>();
-    let router = admin(&node).router();
+    let router = admin(&node)
+        .router()
+        .merge(crate::api::router(Arc::clone(&node.shared)));
     node.admin.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(node.admin.try_clone()?)?;
     let admin = tokio::spawn(control::serve(listener, router, async {

@@ -25,6 +25,26 @@ impl ClientId {
         Self(bytes)
     }
 
+    /// The id that a text names, as [`ClientId::text`] writes it; upper case is taken too.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.as_bytes();
+        if text.len() != Self::TEXT_LEN {
+            return None;
+        }
+        let mut bits: u128 = 0;
+        for (at, byte) in text.iter().enumerate() {
+            if matches!(at, 8 | 13 | 18 | 23) {
+                if *byte != b'-' {
+                    return None;
+                }
+                continue;
+            }
+            bits = bits << 4 | u128::from(char::from(*byte).to_digit(16)?);
+        }
+        Some(Self(bits.to_be_bytes()))
+    }
+
     /// The bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {
@@ -71,6 +91,19 @@ impl fmt::Debug for ClientId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_is_read_back_and_nothing_else_is() {
+        let id = ClientId::from_random(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
+        assert_eq!(ClientId::parse(&id.to_string()), Some(id));
+        for bad in [
+            "",
+            "00112233-4455-4677-8899-aabbccddeef",
+            "00112233+4455-4677-8899-aabbccddeeff",
+        ] {
+            assert_eq!(ClientId::parse(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn prints_as_a_version_4_uuid() {

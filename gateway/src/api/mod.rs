@@ -1,0 +1,41 @@
+//! What the admin address answers beside the pages that every process has.
+//!
+//! `GET /api/clients/{id}`: where on this node a client is, by the id that its connect reply and
+//! its publications carry.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+
+use crate::protocol::ClientId;
+use crate::shard::Shared;
+
+/// The routes.
+pub fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/api/clients/{id}", get(client))
+        .with_state(shared)
+}
+
+async fn client(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
+    let Some(id) = ClientId::parse(&id) else {
+        let error = json!({"error": "a client id looks like 01234567-89ab-4def-8123-456789abcdef"});
+        return (StatusCode::BAD_REQUEST, Json(error)).into_response();
+    };
+    match shared.directory.find(id) {
+        Some(client) => {
+            let document = json!({"client": id.to_string(), "shard": client.shard, "peer": client.peer.to_string()});
+            Json(document).into_response()
+        }
+        None => (
+            StatusCode::NOT_FOUND,
+            Json(json!({"error": "no such client on this node"})),
+        )
+            .into_response(),
+    }
+}
