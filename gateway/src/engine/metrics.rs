@@ -54,6 +54,8 @@ pub struct EngineMetrics {
     pub redis_refused: Number,
     /// Messages of other nodes received.
     pub redis_received: Number,
+    /// Messages of other nodes that came behind later ones of the same node; dropped.
+    pub redis_stale: Number,
     /// Own messages that came back.
     pub redis_echoed: Number,
     /// Own messages that came back after they had been delivered locally; dropped.

@@ -237,6 +237,19 @@ impl World {
             }
         }
         self.evict(shard);
+        self.check_lags(shard);
+    }
+
+    /// Nobody who is not evicted is behind by more than the bound and the one frame that is kept.
+    fn check_lags(&self, shard: usize) {
+        let subscriptions = &self.shards[shard].subscriptions;
+        for connection in &subscriptions.connections {
+            for entry in &connection.entries {
+                let head = subscriptions.heads[entry.channel as usize];
+                let lag = head.saturating_sub(entry.cursor);
+                assert!(lag <= LAG_BYTES_MAX + 500, "{lag} bytes behind");
+            }
+        }
     }
 
     fn evict(&mut self, shard: usize) {

@@ -186,8 +186,9 @@ impl RedisEngine {
                         // Every shard is gone.
                         return;
                     }
+                    let now = Instant::now();
                     for request in requests.drain(..) {
-                        self.server.carry_out(request, &mut self.shards);
+                        self.server.carry_out(request, now, &mut self.shards);
                     }
                 }
                 event = next_event(&mut self.link) => self.on_event(event),

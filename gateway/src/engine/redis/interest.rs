@@ -262,14 +262,6 @@ impl Interest {
         waiters
     }
 
-    /// Whether a message published now is sure to come back: Redis has this node subscribed, and
-    /// will have.
-    pub(super) fn is_subscribed(&self, channel: &str) -> bool {
-        self.channels
-            .get(channel)
-            .is_some_and(|entry| entry.has_listeners && entry.at_redis == AtRedis::Yes)
-    }
-
     /// Whether everybody who was told that all is well is right.
     pub(super) fn is_restored(&self) -> bool {
         self.owed == 0

@@ -9,6 +9,9 @@
 //! of a connection in order and pushes to a connection in order. So messages come back in the
 //! order of their sequence numbers, and when one comes back, those before it that have not come
 //! back never will (this node was not subscribed to their channels when Redis carried them out).
+//! That nobody here listened when a message was published says nothing about whether it comes
+//! back: somebody may have come before Redis carried it out. So an entry stays until something at
+//! or behind it comes back; probes see to it that something does.
 //!
 //! Invariants
 //! - Entries have consecutive sequence numbers, the last one `next - 1`; those that have been
@@ -24,30 +27,36 @@ use super::super::Asker;
 use crate::limits::{REDIS_IN_FLIGHT_BYTES_MAX, REDIS_IN_FLIGHT_MAX};
 use crate::pubsub::{Message, ShardIndex};
 
+/// Messages behind which a probe is sent at the latest, so that entries do not wait for the next
+/// regular one when there are many.
+const MESSAGES_PER_PROBE: usize = 1_024;
+
 /// Who is to be answered.
 pub(super) type Publisher = (ShardIndex, Asker);
 
 #[derive(Debug)]
 pub(super) enum Content {
     Message(Message),
-    Probe { sent: Instant },
+    Probe {
+        sent: Instant,
+    },
+    /// Redis has refused it.
+    Refused,
 }
 
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) content: Content,
     pub(super) asker: Option<Publisher>,
-    /// Redis has answered the command.
-    is_confirmed: bool,
-    /// It should come back: this node was subscribed to its channel all along.
-    is_awaited: bool,
+    /// Redis has answered the command: other nodes have got it.
+    pub(super) is_confirmed: bool,
 }
 
 impl Entry {
     fn size(&self) -> usize {
         match &self.content {
             Content::Message(message) => message.size(),
-            Content::Probe { .. } => 0,
+            Content::Probe { .. } | Content::Refused => 0,
         }
     }
 }
@@ -78,21 +87,26 @@ pub(super) struct Ledger {
     bytes: usize,
     next: u64,
     floor: u64,
+    /// Messages behind the last probe.
+    since_probe: usize,
 }
 
 impl Ledger {
-    /// Takes in what is to be sent. `is_awaited`: the node is subscribed to the channel.
+    /// Whether so much has been taken in that a probe should clear it up.
+    pub(super) fn wants_probe(&self) -> bool {
+        self.since_probe >= MESSAGES_PER_PROBE
+    }
+
+    /// Takes in what is to be sent.
     pub(super) fn push(
         &mut self,
         content: Content,
         asker: Option<Publisher>,
-        is_awaited: bool,
     ) -> Result<(), LedgerFull> {
         let entry = Entry {
             content,
             asker,
             is_confirmed: false,
-            is_awaited,
         };
         // Probes are few, and the one that finds out what is wrong must not be turned away.
         let is_full = self.entries.len() >= REDIS_IN_FLIGHT_MAX
@@ -100,6 +114,10 @@ impl Ledger {
         if is_full && matches!(entry.content, Content::Message(_)) {
             return Err(LedgerFull);
         }
+        self.since_probe = match entry.content {
+            Content::Probe { .. } => 0,
+            _ => self.since_probe + 1,
+        };
         self.bytes += entry.size();
         self.entries.push_back(entry);
         self.next += 1;
@@ -129,20 +147,16 @@ impl Ledger {
         Some((first, count))
     }
 
-    /// Redis has answered the command of `sequence`. `came_to_nobody`: it knows of no subscriber,
-    /// so nothing comes back. Returns who is to be told.
-    pub(super) fn confirm(&mut self, sequence: u64, came_to_nobody: bool) -> Option<Publisher> {
+    /// Redis has answered the command of `sequence`. Returns who is to be told.
+    pub(super) fn confirm(&mut self, sequence: u64, is_refused: bool) -> Option<Publisher> {
         let at = sequence.checked_sub(self.front())? as usize;
         let entry = self.entries.get_mut(at)?;
         entry.is_confirmed = true;
-        entry.is_awaited &= !came_to_nobody;
-        let asker = entry.asker.take();
-        while let Some(front) = self.entries.front() {
-            if !front.is_confirmed || front.is_awaited {
-                break;
-            }
-            self.pop();
+        if is_refused {
+            self.bytes -= entry.size();
+            entry.content = Content::Refused;
         }
+        let asker = entry.asker.take();
         self.check_invariants();
         asker
     }
@@ -178,6 +192,7 @@ impl Ledger {
         self.floor = self.next;
         self.handed = 0;
         self.bytes = 0;
+        self.since_probe = 0;
         std::mem::take(&mut self.entries).into_iter()
     }
 
@@ -249,7 +264,7 @@ mod tests {
         let mut ledger = Ledger::default();
         for n in 0..count {
             ledger
-                .push(message(n.into()), asker(n), true)
+                .push(message(n.into()), asker(n))
                 .expect("there is room");
         }
         ledger
@@ -285,26 +300,18 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_here_listens_to_is_done_when_redis_has_it() {
-        let mut ledger = Ledger::default();
-        ledger.push(message(0), asker(0), false).expect("room");
-        ledger.push(message(1), asker(1), true).expect("room");
+    fn what_redis_refused_is_not_delivered_and_a_probe_clears_up_the_rest() {
+        let mut ledger = ledger_with(2);
+        let sent = Instant::now();
+        ledger.push(Content::Probe { sent }, None).expect("room");
         ledger.hand_over(10, |_, _| {});
-        assert!(ledger.confirm(0, false).is_some());
-        assert_eq!(ledger.len(), 1);
-        assert!(ledger.confirm(1, true).is_some(), "no subscriber at all");
-        assert_eq!(ledger.len(), 0);
-        assert_eq!(ledger.bytes, 0);
-    }
-
-    #[test]
-    fn what_comes_back_unawaited_is_delivered_all_the_same() {
-        let mut ledger = Ledger::default();
-        ledger.push(message(0), None, false).expect("room");
-        ledger.hand_over(10, |_, _| {});
-        ledger.confirm(0, false);
-        assert_eq!(ledger.echo(0, &mut |_| {}), Echo::Fresh { sent: None });
-        assert_eq!(ledger.echo(0, &mut |_| {}), Echo::Late, "but only once");
+        assert!(ledger.confirm(0, true).is_some());
+        assert!(ledger.confirm(1, false).is_some());
+        assert_eq!(ledger.len(), 3, "they may still come back");
+        let probe = ledger.echo(2, &mut |_| panic!("both are answered"));
+        assert_eq!(probe, Echo::Fresh { sent: Some(sent) });
+        assert_eq!((ledger.len(), ledger.bytes), (0, 0));
+        assert_eq!(ledger.echo(2, &mut |_| {}), Echo::Late, "but only once");
     }
 
     #[test]
@@ -323,13 +330,11 @@ mod tests {
         let mut ledger = Ledger::default();
         for n in 0..REDIS_IN_FLIGHT_MAX {
             ledger
-                .push(message(n as u64), None, true)
+                .push(message(n as u64), None)
                 .expect("below the limit");
         }
-        assert_eq!(ledger.push(message(0), None, true), Err(LedgerFull));
+        assert_eq!(ledger.push(message(0), None), Err(LedgerFull));
         let sent = Instant::now();
-        ledger
-            .push(Content::Probe { sent }, None, true)
-            .expect("a probe");
+        ledger.push(Content::Probe { sent }, None).expect("a probe");
     }
 }

@@ -197,7 +197,7 @@ fn outcomes(values: &[Value]) -> Result<Vec<Outcome>, String> {
     values
         .iter()
         .map(|value| match value {
-            Value::Int(receivers) => Ok(Outcome::Receivers(*receivers)),
+            Value::Int(_) => Ok(Outcome::Taken),
             // It refuses this one; a server that is loading, failing over or without our
             // credentials refuses all, which is the same as being away.
             Value::ServerError(error) if matches!(error.code(), "NOPERM" | "ERR") => {

@@ -23,6 +23,8 @@ mod record;
 mod server;
 mod shard;
 mod shards;
+#[cfg(test)]
+mod simulation;
 
 pub use engine::{RedisConfig, RedisConfigError, RedisEngine};
 pub use shard::RedisShard;

@@ -18,13 +18,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
 use super::super::Request;
 use super::interest::{Command, Interest};
 use super::ledger::{Content, Echo, Ledger};
 use super::record::{self, Body, Record, Rejected};
 use super::shards::Shards;
 use crate::protocol::ErrorCode;
-use crate::pubsub::{Message, MessageRef};
+use crate::pubsub::MessageRef;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -36,8 +39,7 @@ pub(super) enum Phase {
 /// Redis's answer to a PUBLISH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// This many subscribers, of all nodes.
-    Receivers(i64),
+    Taken,
     Refused,
 }
 
@@ -49,7 +51,14 @@ pub(super) struct Server {
     interest: Interest,
     /// When the last probe came back, on this connection.
     probed: Option<Instant>,
+    /// The last sequence number heard of each other process. What comes below it was sent on a
+    /// connection that its process had given up, and stands behind what was sent later: it is
+    /// dropped, as order comes first.
+    heard: HashMap<u64, u64, RandomState>,
 }
+
+/// Other processes whose last sequence number is remembered; beyond it all are forgotten.
+const HEARD_MAX: usize = 4_096;
 
 impl Server {
     pub(super) fn new(origin: u64) -> Self {
@@ -59,6 +68,7 @@ impl Server {
             ledger: Ledger::default(),
             interest: Interest::default(),
             probed: None,
+            heard: HashMap::default(),
         }
     }
 
@@ -66,7 +76,7 @@ impl Server {
         self.phase
     }
 
-    pub(super) fn carry_out(&mut self, request: Request, shards: &mut Shards) {
+    pub(super) fn carry_out(&mut self, request: Request, now: Instant, shards: &mut Shards) {
         match request {
             Request::Subscribe {
                 channel,
@@ -91,21 +101,24 @@ impl Server {
             }
             Request::Publish { message, asker } => {
                 if self.phase != Phase::Up {
-                    self.deliver_locally(&message, shards);
+                    shards.metrics.local_only.add(1);
+                    self.sequence(message.channel(), message.as_ref(), shards);
                     if let Some(asker) = asker {
                         shards.published(asker, Ok(()));
                     }
                     return;
                 }
-                let is_awaited = self.interest.is_subscribed(message.channel());
                 let content = Content::Message(message);
-                match (self.ledger.push(content, asker, is_awaited), asker) {
+                match (self.ledger.push(content, asker), asker) {
                     (Ok(()), _) => {}
                     (Err(_), Some(asker)) => {
                         shards.metrics.refused.add(1);
                         shards.published(asker, Err(ErrorCode::TooManyRequests));
                     }
                     (Err(_), None) => shards.metrics.presence_dropped.add(1),
+                }
+                if self.ledger.wants_probe() {
+                    self.probe(now);
                 }
             }
         }
@@ -115,7 +128,7 @@ impl Server {
     pub(super) fn probe(&mut self, now: Instant) {
         if self.phase != Phase::Away {
             // A probe always fits.
-            let _ = self.ledger.push(Content::Probe { sent: now }, None, true);
+            let _ = self.ledger.push(Content::Probe { sent: now }, None);
         }
     }
 
@@ -140,6 +153,8 @@ impl Server {
                     record::encode(&mut bytes, origin, sequence, body);
                     take(Some(message.channel()), &bytes);
                 }
+                // Only what was sent can have been refused.
+                Content::Refused => {}
             }
         })
     }
@@ -150,17 +165,17 @@ impl Server {
 
     /// Redis has answered the PUBLISH of `sequence`.
     pub(super) fn published(&mut self, sequence: u64, outcome: Outcome, shards: &mut Shards) {
-        let (came_to_nobody, result) = match outcome {
-            Outcome::Receivers(count) => {
+        let result = match outcome {
+            Outcome::Taken => {
                 shards.metrics.redis_published.add(1);
-                (count == 0, Ok(()))
+                Ok(())
             }
             Outcome::Refused => {
                 shards.metrics.redis_refused.add(1);
-                (true, Err(ErrorCode::Internal))
+                Err(ErrorCode::Internal)
             }
         };
-        if let Some(asker) = self.ledger.confirm(sequence, came_to_nobody) {
+        if let Some(asker) = self.ledger.confirm(sequence, result.is_err()) {
             shards.published(asker, result);
         }
     }
@@ -211,13 +226,22 @@ impl Server {
             (
                 Record {
                     origin,
+                    sequence,
                     body: Body::Message(message),
-                    ..
                 },
                 Some(channel),
             ) if origin != self.origin => {
                 metrics.redis_received.add(1);
-                self.sequence(channel, message, shards);
+                if self.heard.len() >= HEARD_MAX && !self.heard.contains_key(&origin) {
+                    self.heard.clear();
+                }
+                match self.heard.insert(origin, sequence) {
+                    Some(last) if last >= sequence => {
+                        self.heard.insert(origin, last);
+                        metrics.redis_stale.add(1);
+                    }
+                    _ => self.sequence(channel, message, shards),
+                }
             }
             (
                 Record {
@@ -269,7 +293,8 @@ impl Server {
         self.phase = Phase::Away;
         for entry in self.ledger.abandon() {
             if let Content::Message(message) = &entry.content {
-                self.deliver_locally(message, shards);
+                shards.metrics.local_only.add((!entry.is_confirmed).into());
+                self.sequence(message.channel(), message.as_ref(), shards);
             }
             if let Some(asker) = entry.asker {
                 shards.published(asker, Ok(()));
@@ -294,11 +319,6 @@ impl Server {
         if self.phase == Phase::Restoring && is_whole {
             self.phase = Phase::Up;
         }
-    }
-
-    fn deliver_locally(&mut self, message: &Message, shards: &mut Shards) {
-        shards.metrics.local_only.add(1);
-        self.sequence(message.channel(), message.as_ref(), shards);
     }
 
     fn sequence(&mut self, channel: &str, message: MessageRef<'_>, shards: &mut Shards) {
