@@ -235,7 +235,11 @@ fn listeners(address: SocketAddr, shards: usize) -> Result<(Vec<Socket>, SocketA
     Ok((all, bound))
 }
 
-/// Sizes of a shard's ring: a flow's messages are usually small, and a bulk flow fills many buffers.
+/// Sizes of a shard's ring. A thousand flows may have something in the same turn; with fewer buffers
+/// than that each of those that find none costs another receive (measured: 47,000 in 5 s with 256).
 fn ring_config() -> RingConfig {
-    RingConfig::default()
+    RingConfig {
+        buffer_count: 1024,
+        ..RingConfig::default()
+    }
 }

@@ -22,6 +22,9 @@ pub const FALL: u32 = 3;
 pub const RISE: u32 = 2;
 /// Failed flows in a row, with none answered between, that bring a node down.
 pub const FLOW_FALL: u32 = 3;
+/// ... over at least so long: in a storm of connections a node drops some of them, and taking it out
+/// for that would only give the others more.
+pub const FLOW_FALL_SPAN: Duration = Duration::from_secs(1);
 /// How long a node that failed its flows stays down at least, the first time.
 pub const FLOW_HOLD_MIN: Duration = Duration::from_secs(2);
 /// The same after many times.
@@ -96,6 +99,8 @@ pub struct Health {
     passed: u32,
     failed: u32,
     flows_failed: u32,
+    /// When the first of them failed.
+    flows_failed_since: Option<Instant>,
     /// Set while flows, not probes, are why the node is down.
     held_until: Option<Instant>,
     hold: Duration,
@@ -111,6 +116,7 @@ impl Health {
             passed: 0,
             failed: 0,
             flows_failed: 0,
+            flows_failed_since: None,
             held_until: None,
             hold: FLOW_HOLD_MIN,
             probe_due: now,
@@ -177,7 +183,7 @@ impl Health {
         if self.passed >= enough && self.held_until.is_none_or(|until| now >= until) {
             self.verdict = Verdict::Up;
             self.held_until = None;
-            self.flows_failed = 0;
+            self.on_flow_answered();
             self.passed = 0;
         }
     }
@@ -197,13 +203,15 @@ impl Health {
     /// A flow failed before its first byte came back; asks for a probe at once.
     pub fn on_flow_failed(&mut self, failure: FlowFailure, now: Instant) {
         self.flows_failed = self.flows_failed.saturating_add(1);
+        let since = *self.flows_failed_since.get_or_insert(now);
         if self.verdict != Verdict::Up {
             return;
         }
         if self.flows_failed == 1 {
             self.probe_due = self.probe_due.min(now);
         }
-        if self.flows_failed >= FLOW_FALL {
+        let long = now.saturating_duration_since(since) >= FLOW_FALL_SPAN;
+        if self.flows_failed >= FLOW_FALL && long {
             self.verdict = Verdict::Down;
             self.reason = format!(
                 "{} connections in a row failed ({})",
@@ -219,6 +227,7 @@ impl Health {
     /// A flow got its first byte.
     pub fn on_flow_answered(&mut self) {
         self.flows_failed = 0;
+        self.flows_failed_since = None;
     }
 }
 
@@ -314,6 +323,8 @@ mod tests {
         let mut held = Vec::new();
         for _ in 0..6 {
             for _ in 0..FLOW_FALL {
+                assert_eq!(health.verdict(), Verdict::Up);
+                now += FLOW_FALL_SPAN / 2;
                 health.on_flow_failed(FlowFailure::Refused, now);
             }
             assert_eq!(health.verdict(), Verdict::Down);
@@ -335,6 +346,16 @@ mod tests {
             health.on_flow_failed(FlowFailure::Reset, now);
             health.on_flow_failed(FlowFailure::Silent, now);
             health.on_flow_answered();
+        }
+        assert_eq!(health.verdict(), Verdict::Up);
+    }
+
+    #[test]
+    fn a_burst_of_failed_flows_is_no_verdict() {
+        let now = Instant::now();
+        let mut health = up(now);
+        for _ in 0..1000 {
+            health.on_flow_failed(FlowFailure::ConnectTimeout, now);
         }
         assert_eq!(health.verdict(), Verdict::Up);
     }

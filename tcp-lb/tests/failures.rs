@@ -31,7 +31,10 @@ fn none_of_1000_connections_fails_while_a_node_is_killed() {
                 client.round_trip(b"x").await;
             }
         }
-        assert!(!cluster.eligible("node-2").await);
+        until("it is out of routing", || async {
+            !cluster.eligible("node-2").await
+        })
+        .await;
         for client in &mut untouched {
             client.round_trip(b"still here").await;
         }
@@ -437,5 +440,67 @@ fn many_clients_of_one_key_are_spread_by_the_load_bound() {
                 .count();
             assert!(count <= 60, "{count} of 120 on {}", node.id);
         }
+    });
+}
+
+#[test]
+fn a_connection_waits_for_the_only_node_to_come_back() {
+    run(async {
+        let mut cluster = Cluster::of(1).await;
+        cluster.nodes[0].tasks_end();
+        let socket = cluster.raw().await.expect("connected");
+        let waiting = tokio::spawn(Client::greet(socket, b"GET /?sid=a HTTP/1.1\r\n\r\n"));
+        until("it was tried in vain", || async {
+            cluster.metric("flux_lb_retries_total").await >= 2.0
+        })
+        .await;
+        cluster.nodes[0].revive().await;
+        assert_eq!(waiting.await.expect("ran").expect("answered").status, "101");
+    });
+}
+
+#[test]
+fn a_node_that_drops_connections_in_a_storm_gets_them_later() {
+    run(async {
+        // A backlog of one that nobody empties: the kernel drops further handshakes, and takes them later.
+        let cluster = Cluster::of(0).await;
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+            .expect("a socket");
+        socket
+            .bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())
+            .expect("bound");
+        socket.listen(1).expect("listening");
+        let addr = socket
+            .local_addr()
+            .expect("bound")
+            .as_socket()
+            .expect("an address");
+        let _lease = flux_registry::run_lease(&cluster.registry, move |_| {
+            let mut record = flux_registry::NodeRecord::new("busy", addr);
+            record.state = NodeState::Ready;
+            Ok(record)
+        });
+        until("it is known", || async { cluster.eligible("busy").await }).await;
+        let mut clients = Vec::new();
+        for _ in 0..6 {
+            let mut client = cluster.raw().await.expect("connected");
+            client.write_all(b"\x00hello").await.expect("written");
+            clients.push(client);
+        }
+        let began = Instant::now();
+        until("the connect timeout is over", || async {
+            began.elapsed() > Duration::from_millis(700)
+        })
+        .await;
+        assert_eq!(cluster.page("/api/status").await["flows"], 6);
+        socket.set_nonblocking(true).expect("set");
+        let mut accepted = Vec::new();
+        until("all arrive", || {
+            accepted.extend(socket.accept());
+            let all = accepted.len() == 6;
+            async move { all }
+        })
+        .await;
+        assert_eq!(cluster.metric("flux_lb_no_node_total").await, 0.0);
     });
 }

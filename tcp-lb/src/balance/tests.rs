@@ -311,6 +311,7 @@ fn flows_that_fail_take_a_node_out() {
         .expect("b")
         .clone();
     for _ in 0..3 {
+        world.now += Duration::from_millis(600);
         world
             .table
             .on_flow_failed(&node, FlowFailure::Silent, world.now);

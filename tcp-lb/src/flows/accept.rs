@@ -164,6 +164,7 @@ impl Flows {
             http: false,
             key: 0,
             tried: Vec::new(),
+            give_up_at: None,
             sources_tried: 0,
             connect: None,
             timer: None,
@@ -269,7 +270,7 @@ impl Flows {
             Stage::Head if nothing_said => self.remove(ring, slot),
             Stage::Head => self.on_head_given_up(ring, slot, now),
             // Its end is passed on behind the head.
-            Stage::Connecting | Stage::Open | Stage::Refusing => {}
+            Stage::Connecting | Stage::Pausing | Stage::Open | Stage::Refusing => {}
             Stage::Answering => self.on_drained(ring, slot, super::flow::UPSTREAM),
         }
     }

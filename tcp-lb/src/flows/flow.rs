@@ -8,6 +8,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use flux_runtime::ring::{Key, OpHandle, Payload, RecvHandle};
 use flux_runtime::wheel::TimerKey;
@@ -27,6 +28,8 @@ pub(super) enum Stage {
     Head,
     /// A node is being connected to.
     Connecting,
+    /// Every node was tried; all of them again after a pause.
+    Pausing,
     /// Connected; no byte has come back, and the next node could still be tried.
     Answering,
     /// Bytes go both ways; the flow belongs to its node for good.
@@ -59,6 +62,8 @@ pub(super) struct Opening {
     /// Affinity key, hashed.
     pub(super) key: u64,
     pub(super) tried: Vec<Arc<Node>>,
+    /// When no further node is tried.
+    pub(super) give_up_at: Option<Instant>,
     /// Source addresses that were out of ports for the present node.
     pub(super) sources_tried: usize,
     pub(super) connect: Option<OpHandle>,

@@ -25,7 +25,9 @@ impl Flows {
         match (flow.stage, name.side) {
             (Stage::Open, _) => {}
             (Stage::Head, _) => return self.on_head_bytes(ring, name, &buffer, now),
-            (Stage::Connecting, _) => return self.hold_until_connected(ring, name.slot, &buffer),
+            (Stage::Connecting | Stage::Pausing, _) => {
+                return self.hold_until_connected(ring, name.slot, &buffer);
+            }
             (Stage::Answering, CLIENT) => self.hold_more(name.slot, &buffer),
             (Stage::Answering, _) => self.on_first_byte(name.slot),
             (Stage::Refusing, _) => return,
@@ -109,7 +111,11 @@ impl Flows {
         if !more && (ended || flow.stage == Stage::Refusing) {
             return self.on_drained(ring, name.slot, name.side);
         }
-        if resumable && paused && !ended && flow.stage != Stage::Connecting {
+        if resumable
+            && paused
+            && !ended
+            && !matches!(flow.stage, Stage::Connecting | Stage::Pausing)
+        {
             self.receive_from(ring, name.slot, 1 - name.side);
         }
     }

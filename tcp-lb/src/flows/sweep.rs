@@ -49,7 +49,7 @@ impl Flows {
         let Some(flow) = self.slots.get_mut(slot) else {
             return;
         };
-        if matches!(flow.stage, Stage::Head | Stage::Connecting) {
+        if matches!(flow.stage, Stage::Head | Stage::Connecting | Stage::Pausing) {
             return;
         }
         let mut stalled = false;

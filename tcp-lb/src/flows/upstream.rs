@@ -50,7 +50,7 @@ impl Flows {
 
     pub(super) fn try_next_node(&mut self, ring: &mut NetRing, slot: usize, now: Instant) {
         let Some(route) = self.next_route(slot, now) else {
-            return self.refuse(ring, slot);
+            return self.pause_or_refuse(ring, slot, now);
         };
         if let Some(Flow {
             opening: Some(opening),
@@ -59,8 +59,46 @@ impl Flows {
         {
             opening.tried.push(route.node.clone());
             opening.sources_tried = 0;
+            opening.give_up_at.get_or_insert(now + limits::TRY_FOR);
         }
         self.connect(ring, slot, &route, now);
+    }
+
+    /// Every node was tried once. They may be overwhelmed or just starting: again after a pause, for a
+    /// while; at once no more when none is known.
+    fn pause_or_refuse(&mut self, ring: &mut NetRing, slot: usize, now: Instant) {
+        let Some(Flow {
+            opening: Some(opening),
+            stage,
+            ..
+        }) = self.slots.get_mut(slot)
+        else {
+            return;
+        };
+        let known = !self.routes.all().is_empty();
+        if !known || opening.give_up_at.is_none_or(|at| at <= now) {
+            return self.refuse(ring, slot);
+        }
+        opening.tried.clear();
+        *stage = Stage::Pausing;
+        self.set_timer(slot, now + limits::TRY_PAUSE);
+    }
+
+    /// No connection in time: the next node, or, where there is none, a little more patience. The kernel
+    /// repeats what an overwhelmed node has dropped, so a new attempt would only begin from the start.
+    fn on_connect_timeout(&mut self, ring: &mut NetRing, slot: usize, now: Instant) {
+        let alone = self.next_route(slot, now).is_none();
+        if let Some(Flow {
+            opening: Some(opening),
+            ..
+        }) = self.slots.get(slot)
+            && let Some(give_up_at) = opening.give_up_at
+            && alone
+            && now < give_up_at
+        {
+            return self.set_timer(slot, give_up_at);
+        }
+        self.on_attempt_failed(ring, slot, FlowFailure::ConnectTimeout, now);
     }
 
     fn connect(&mut self, ring: &mut NetRing, slot: usize, route: &Route, now: Instant) {
@@ -364,9 +402,8 @@ impl Flows {
         }
         match flow.stage {
             Stage::Head => self.on_head_given_up(ring, slot, now),
-            Stage::Connecting => {
-                self.on_attempt_failed(ring, slot, FlowFailure::ConnectTimeout, now);
-            }
+            Stage::Connecting => self.on_connect_timeout(ring, slot, now),
+            Stage::Pausing => self.try_next_node(ring, slot, now),
             Stage::Answering => self.on_silence(ring, slot, now),
             Stage::Open | Stage::Refusing => {}
         }

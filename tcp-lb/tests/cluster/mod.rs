@@ -182,6 +182,11 @@ impl Node {
         self.lease = None;
     }
 
+    /// Closes its sockets while its heartbeats go on.
+    pub fn tasks_end(&mut self) {
+        self.tasks = None;
+    }
+
     pub fn set_state(&self, state: NodeState) {
         *self.seen.state.lock().expect("lock") = state;
         self.lease
