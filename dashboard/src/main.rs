@@ -41,7 +41,7 @@ async fn serve(config: Config) -> ExitCode {
             ));
         }
     };
-    let mut signals = match control::Signals::new() {
+    let mut signals = match control::Signals::install() {
         Ok(signals) => signals,
         Err(error) => return refuse(&format!("signals: {error}")),
     };

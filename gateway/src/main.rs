@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use flux_gateway::config::{self, Flags};
 use flux_gateway::node::{self, Node, StartError};
+use flux_runtime::control::Signals;
 use flux_runtime::{control, doctor, logging};
 
 /// Nothing was started: the configuration or the machine does not allow it.
@@ -23,6 +24,10 @@ fn main() -> ExitCode {
         return say(&doctor::examine().to_string());
     }
     logging::init();
+    let signals = match Signals::install() {
+        Ok(signals) => signals,
+        Err(error) => return refuse(&format!("signals cannot be taken over: {error}")),
+    };
     if let Some(finding) = doctor::examine().fatal() {
         return refuse(&finding);
     }
@@ -35,7 +40,7 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&error.to_string()),
     };
     let code = control::run(async {
-        let outcome = node::run(node).await;
+        let outcome = node::run(node, signals).await;
         if let Err(error) = &outcome {
             tracing::error!(%error, "the control plane cannot start");
         }

@@ -110,7 +110,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::install()?;
     let registry = Registry::connect(RegistryConfig {
         prefix: config.redis_prefix.clone(),
         ..RegistryConfig::from_url(config.redis.clone())

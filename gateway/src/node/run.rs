@@ -24,8 +24,7 @@ const PULSE_EVERY: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// When the control plane itself cannot start.
-pub async fn run(mut node: Node) -> io::Result<bool> {
-    let mut signals = Signals::new()?;
+pub async fn run(mut node: Node, mut signals: Signals) -> io::Result<bool> {
     let (stop_admin, admin_stopped) = oneshot::channel::<()>();
     let router = admin(&node)
         .router()
@@ -59,7 +58,12 @@ pub async fn run(mut node: Node) -> io::Result<bool> {
         has_failed: false,
         is_fenced: false,
     };
-    life.drain.ready();
+    tokio::select! {
+        biased;
+        // It came while the shards were started: nobody has connected yet.
+        signal = signals.next() => life.on_signal(signal),
+        () = std::future::ready(()) => life.drain.ready(),
+    }
     life.show();
     let mut pulse = Pulse::new(&node.shards, Instant::now());
     let mut pulse_at = Instant::now() + PULSE_EVERY;
