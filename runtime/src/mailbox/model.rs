@@ -18,7 +18,10 @@ struct Event {
 /// If a wake were lost the shard would wait for good, which loom reports as a deadlock.
 #[test]
 fn no_interleaving_loses_a_wake() {
-    loom::model(|| {
+    let mut model = loom::model::Builder::new();
+    // Enough to show every known kind of lost wake, and the model ends within seconds.
+    model.preemption_bound = Some(3);
+    model.check(|| {
         const SENDERS: usize = 2;
         let signal = Arc::new(Signal::new());
         let event = Arc::new(Event {
