@@ -3,7 +3,7 @@
 //! `RUSTFLAGS="--cfg flux_loom" cargo test -p flux-runtime --lib mailbox::model`.
 
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
 
@@ -28,15 +28,15 @@ fn no_interleaving_loses_a_wake() {
             written: Mutex::new(false),
             changed: Condvar::new(),
         });
-        let messages = Arc::new(AtomicUsize::new(0));
+        let messages = Arc::new([AtomicBool::new(false), AtomicBool::new(false)]);
         let senders: Vec<_> = (0..SENDERS)
-            .map(|_| {
+            .map(|sender| {
                 let signal = Arc::clone(&signal);
                 let event = Arc::clone(&event);
                 let messages = Arc::clone(&messages);
                 thread::spawn(move || {
                     // Relaxed on purpose: the signal alone must make the message visible.
-                    messages.fetch_add(1, Ordering::Relaxed);
+                    messages[sender].store(true, Ordering::Relaxed);
                     if signal.notify() {
                         *event.written.lock().expect("no panic") = true;
                         event.changed.notify_one();
@@ -54,7 +54,10 @@ fn no_interleaving_loses_a_wake() {
                 *written = false;
             }
             signal.clear();
-            seen += messages.swap(0, Ordering::Relaxed);
+            seen = messages
+                .iter()
+                .filter(|message| message.load(Ordering::Relaxed))
+                .count();
         }
         for sender in senders {
             sender.join().expect("no panic");
