@@ -21,7 +21,7 @@ use clap::Parser;
 use crate::net::{EpollNet, RingNet};
 use crate::options::{Cli, Command, Engine};
 use crate::report::Output;
-use crate::scenarios::{Stop, connect, echo, fanout, idle, serve_echo, watch};
+use crate::scenarios::{Stop, connect, echo, fanout, idle, pairs, serve_echo, watch};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -80,6 +80,11 @@ fn run(command: &Command, output: &Output) -> Result<bool> {
             let summary = watch::run(&options.scenario()?, output, &stop)?;
             output.finish(&summary);
             Ok(summary.ok())
+        }
+        Command::Pairs(options) => {
+            let report = pairs::run(options)?;
+            output.finish(&report);
+            Ok(report.ok())
         }
     }
 }

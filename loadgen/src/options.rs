@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::scenarios::open::Opening;
-use crate::scenarios::{connect, echo, fanout, idle, watch};
+use crate::scenarios::{connect, echo, fanout, idle, pairs, watch};
 
 /// Longest run of any command.
 const DURATION_S_MAX: u64 = 24 * 3600;
@@ -34,6 +34,7 @@ pub(crate) enum Command {
     Relay(Echo),
     ServeEcho(ServeEcho),
     Watch(Watch),
+    Pairs(pairs::Options),
 }
 
 impl Command {
@@ -46,6 +47,7 @@ impl Command {
             Self::Idle(options) => options.common.json,
             Self::ServeEcho(options) => options.json,
             Self::Watch(options) => options.common.json,
+            Self::Pairs(options) => options.json,
         }
     }
 }
