@@ -52,11 +52,12 @@ impl Shard {
         };
         // A head that comes at once, as most do, is read where it lies.
         let mut kept = std::mem::take(&mut head.bytes);
-        let bytes = if kept.is_empty() {
-            bytes
-        } else {
+        let is_kept = !kept.is_empty();
+        let bytes = if is_kept {
             kept.extend_from_slice(bytes);
             &mut kept[..]
+        } else {
+            bytes
         };
         let mut begin = 0;
         let mut outcome = Outcome::Incomplete;
@@ -84,9 +85,11 @@ impl Shard {
         }
         let peer = head.peer;
         match outcome {
-            Outcome::Incomplete => {
-                head.bytes = bytes[begin..].to_vec();
+            Outcome::Incomplete if is_kept => {
+                kept.drain(..begin);
+                head.bytes = kept;
             }
+            Outcome::Incomplete => head.bytes = bytes[begin..].to_vec(),
             Outcome::BadProxyHeader => {
                 self.core.counters.proxy_errors.add(1);
                 self.finish(ring, key, Ended::ProtocolError);
