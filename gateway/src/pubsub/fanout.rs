@@ -19,8 +19,10 @@ use super::subscriptions::{Connection, Subscriptions};
 use super::{ChannelKey, Slot};
 
 /// Pending bytes up to which several ranges are copied behind each other instead of being sent
-/// from where they lie: below it a `memcpy` costs less than an iovec entry and an `Arc` each.
-const COPY_BYTES_MAX: u64 = 4096;
+/// from where they lie. Measured over loopback with 100 connections (CPU time of the shard a send,
+/// kernel included): copying is 15-20 % cheaper for 8 to 32 ranges of 120 B and for 16 of 1 KiB,
+/// equal for 2 to 4 of 4 KiB, and dearer from 2 of 16 KiB on.
+const COPY_BYTES_MAX: u64 = 16 * 1024;
 
 /// Why a connection counts as a slow consumer (close code 3008).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

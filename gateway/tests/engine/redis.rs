@@ -413,3 +413,24 @@ fn a_channel_that_redis_does_not_permit_is_refused_and_others_are_not() {
     wait_for("the push", || shard.pushes(1, "open1") == 1);
     assert_eq!(node.metrics.redis_lost.get(), 0, "the connections stay");
 }
+
+#[test]
+fn an_address_is_checked_at_the_start_and_tls_fails_in_words_where_there_is_none() {
+    let (wakers, _sources) = wakes(1);
+    for address in ["", "localhost", "http://127.0.0.1", "redis://h:port"] {
+        let result = Engine::redis(RedisConfig::new(address), &wakers, Readiness::new());
+        let error = result.err().expect("no address").to_string();
+        assert!(error.starts_with("engine.redis.address: "), "{error}");
+    }
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let node = Node::start(&server.url().replace("redis://", "rediss://"), 1);
+    wait_for("the failure", || {
+        node.metrics.redis_connect_failures.get() > 0
+    });
+    assert!(!node.is_up());
+    node.shards[0].subscribed(1, "room");
+    node.shards[0].published(1, "room", 1).expect("accepted");
+    wait_for("the push", || node.shards[0].pushes(1, "room") == 1);
+}
