@@ -5,7 +5,7 @@
 //! | what is published, and how it looks on the wire | `publication` |
 //! | one order per channel; encoded once per variant, handed to the shards that listen | `sequencer` |
 //! | what a shard keeps of a channel: the stretch of log that somebody still needs | `channel` |
-//! | who on this shard listens to what, and how far each has read | `subscriptions` |
+//! | who on this shard listens to what, and how far each has read | `subscriptions`, `table` |
 //! | a round: which connections have something to send, and its bytes | `fanout` |
 //! | when a round is due | `pacing` |
 //!
@@ -21,6 +21,7 @@ mod sequencer;
 #[cfg(test)]
 mod simulation;
 mod subscriptions;
+mod table;
 
 pub use fanout::{Gathered, SlowReason};
 pub use pacing::{Due, Pacer, PacingConfig};
