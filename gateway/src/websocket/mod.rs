@@ -40,7 +40,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             message_bytes_max: 65_536,
-            message_fragments_max: 65_536,
+            message_fragments_max: 131_072,
         }
     }
 }
