@@ -1,0 +1,18 @@
+//! Promises of the program `flux-gateway` as a process: its doors, its ends, what it does under pressure.
+#![allow(clippy::panic, reason = "a test ends by panicking")]
+#![allow(
+    clippy::print_stderr,
+    reason = "what the gateway said last, beside the panic"
+)]
+
+#[path = "../attack/mod.rs"]
+mod attack;
+mod client;
+mod doors;
+mod ends;
+mod gateway;
+mod hostile;
+mod order;
+mod pressure;
+mod slow;
+mod start;
