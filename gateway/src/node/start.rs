@@ -35,6 +35,20 @@ pub enum StartError {
     /// A listening socket could not be had.
     #[error("{0}; is another process there? choose another address with --listen or --admin")]
     Listen(#[source] std::io::Error),
+    /// `connections_max` is more than there are descriptors for.
+    #[error(
+        "config key `connections_max`: {wanted} is not allowed; at most {possible} with {nofile} descriptors, of which \
+         {DESCRIPTORS_RESERVED} are for other things: use less (0: as many as possible), or raise `LimitNOFILE=` (systemd), \
+         `ulimit -Hn`, or the container's nofile ulimit"
+    )]
+    Connections {
+        /// What was asked for.
+        wanted: u64,
+        /// What can be had.
+        possible: u64,
+        /// The hard limit of descriptors.
+        nofile: u64,
+    },
     /// `client.allowed_origins` has a pattern that is none.
     #[error("config key `client.allowed_origins`: {0}")]
     Origins(#[from] OriginPatternError),
@@ -87,10 +101,7 @@ impl Node {
             config.shards
         };
         let nofile = flux_runtime::doctor::raise_nofile().unwrap_or(1024);
-        let connections_max = match config.connections_max {
-            0 => nofile.saturating_sub(DESCRIPTORS_RESERVED),
-            limit => limit,
-        };
+        let connections_max = connections_within(config.connections_max, nofile)?;
         let policy = Policy {
             origins: AllowedOrigins::new(&config.client.allowed_origins)?,
             echo: config.echo,
@@ -200,6 +211,20 @@ impl Node {
     /// What is shown of the node.
     pub fn status(&self) -> &Arc<NodeStatus> {
         &self.status
+    }
+}
+
+/// Client connections at most; 0 asks for as many as the descriptors allow.
+fn connections_within(wanted: u64, nofile: u64) -> Result<u64, StartError> {
+    let possible = nofile.saturating_sub(DESCRIPTORS_RESERVED);
+    match wanted {
+        0 => Ok(possible),
+        wanted if wanted <= possible => Ok(wanted),
+        wanted => Err(StartError::Connections {
+            wanted,
+            possible,
+            nofile,
+        }),
     }
 }
 

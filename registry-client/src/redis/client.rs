@@ -44,7 +44,7 @@ pub fn redis_client(login: &RedisLogin) -> Result<Client, String> {
         .url
         .as_str()
         .into_connection_info()
-        .map_err(|error| format!("not a Redis URL: {error}"))?;
+        .map_err(|error| format!("not a Redis URL: {error}; use redis://[user:password@]host:port[/db], or rediss:// for TLS"))?;
     let mut settings = info.redis_settings().clone();
     if let Some(username) = &login.username {
         settings = settings.set_username(username);
