@@ -26,8 +26,7 @@ fn connect_from(source: [u8; 4], gateway: &Gateway) -> TcpStream {
 }
 
 fn proxy_header(gateway: &Gateway) -> Vec<u8> {
-    encode_v2(SocketAddr::from(([203, 0, 113, 7], 4711)), gateway.clients)
-        .to_vec()
+    encode_v2(SocketAddr::from(([203, 0, 113, 7], 4711)), gateway.clients).to_vec()
 }
 
 fn first_line(stream: &mut TcpStream) -> String {

@@ -44,8 +44,13 @@ fn a_bad_value_is_named_with_what_is_allowed() {
         &["shards", "5000", "1024"],
     );
     assert_refused(
+        Plan::new(json!({ "connections_max": 5000 })).descriptors(1000),
+        &["connections_max", "5000", "744", "LimitNOFILE"],
+    );
+    // Its value is not shown: there may be a password in it.
+    assert_refused(
         Plan::new(json!({ "redis": "http://127.0.0.1" })),
-        &["redis", "http://127.0.0.1"],
+        &["redis", "use redis://", "rediss://"],
     );
 }
 
