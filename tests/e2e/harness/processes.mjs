@@ -44,6 +44,8 @@ class Process {
     const env = { ...process.env };
     for (const key of Object.keys(env)) if (key.startsWith("FLUX_")) delete env[key];
     this.exit = null;
+    // What an earlier life said must not be taken for this one's.
+    this.log = "";
     const child = spawn(this.command, this.args, { stdio: ["ignore", "pipe", "pipe"], env });
     this.child = child;
     alive.add(child);
@@ -212,15 +214,6 @@ export class Balancer extends Process {
   /** Where a key goes now. */
   async owner(key) {
     return (await (await fetch(`http://${this.admin}/api/ring?key=${key}`)).json()).node;
-  }
-
-  /** A key whose connections go to this node now. */
-  async keyFor(node, prefix = "k") {
-    for (let number = 0; number < 1000; number += 1) {
-      const key = `${prefix}${number}`;
-      if ((await this.owner(key)) === node) return key;
-    }
-    throw new Error(`no key of 1000 goes to ${node}`);
   }
 
   remove() {
