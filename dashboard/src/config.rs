@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::Parser;
-use flux_registry::{Registry, RegistryConfig};
+use flux_registry::{RedisLogin, Registry, RegistryConfig};
 use serde::{Deserialize, Serialize};
 
 /// Effective configuration: flags over environment (`FLUX_` and the key in
@@ -15,6 +15,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The registry (`redis://`, `rediss://`).
     pub redis: String,
+    /// File of PEM certificates to trust for `rediss://`; empty: the public authorities.
+    pub redis_ca_file: String,
     /// Prefix of the registry's keys.
     pub redis_prefix: String,
     /// Admin addresses of the balancers, separated by commas.
@@ -28,6 +30,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
             redis: "redis://127.0.0.1:6390".to_owned(),
+            redis_ca_file: String::new(),
             redis_prefix: "gateway".to_owned(),
             balancer: "http://127.0.0.1:8090".to_owned(),
             cluster: "flux".to_owned(),
@@ -41,11 +44,15 @@ impl Config {
     /// # Errors
     /// One line that names the key and what is wrong with it.
     pub fn registry(&self) -> Result<Registry, String> {
-        Registry::connect(RegistryConfig {
-            prefix: self.redis_prefix.clone(),
-            ..RegistryConfig::from_url(self.redis.clone())
-        })
-        .map_err(|error| error.to_string())
+        RedisLogin::with_ca_file(&self.redis, &self.redis_ca_file)
+            .and_then(|login| {
+                Registry::connect(RegistryConfig {
+                    login,
+                    prefix: self.redis_prefix.clone(),
+                    ..RegistryConfig::default()
+                })
+            })
+            .map_err(|error| error.to_string())
     }
 
     /// The balancers, one address each: `http://host:port`.

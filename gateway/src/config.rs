@@ -82,6 +82,8 @@ pub struct Config {
     pub advertise: String,
     /// Redis of the cluster; empty: none.
     pub redis: String,
+    /// File of PEM certificates to trust for `rediss://`; empty: the public authorities.
+    pub redis_ca_file: String,
     /// Shards; 0: one for each usable cpu.
     pub shards: usize,
     /// Length of the drain in seconds.
@@ -185,6 +187,7 @@ impl Default for Config {
             admin: SocketAddr::from(([127, 0, 0, 1], 8100)),
             advertise: String::new(),
             redis: String::new(),
+            redis_ca_file: String::new(),
             shards: 0,
             drain_seconds: 30,
             echo: false,

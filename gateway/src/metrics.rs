@@ -231,7 +231,7 @@ const ENGINE_GAUGES: [OfEngine; 5] = [
     ),
 ];
 
-const ENGINE_COUNTERS: [OfEngine; 17] = [
+const ENGINE_COUNTERS: [OfEngine; 18] = [
     (
         "flux_engine_sequenced",
         "Messages given their place in a channel here",
@@ -292,6 +292,11 @@ const ENGINE_COUNTERS: [OfEngine; 17] = [
         "flux_redis_late_echoes",
         "Own messages that came back after they had been delivered locally",
         |m| &m.redis_late_echoes,
+    ),
+    (
+        "flux_redis_stale",
+        "Messages of other nodes that came too late to be in order; dropped",
+        |m| &m.redis_stale,
     ),
     (
         "flux_local_only",

@@ -162,10 +162,13 @@ impl Registry {
     /// When the configuration cannot work.
     pub fn connect(config: RegistryConfig) -> Result<Registry, ConfigError> {
         config.check()?;
-        let client = redis_client(&config.login).map_err(|message| ConfigError {
-            key: "redis",
-            message,
-        })?;
+        let client =
+            redis_client(&config.login, redis::ProtocolVersion::RESP2).map_err(|message| {
+                ConfigError {
+                    key: "redis",
+                    message,
+                }
+            })?;
         let shared = RedisShared::new(client, &config.prefix, config.timeout);
         Ok(Registry::with(config, Transport::Redis(Arc::new(shared))))
     }

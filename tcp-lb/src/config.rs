@@ -30,6 +30,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// The registry (`redis://`, `rediss://`).
     pub redis: String,
+    /// File of PEM certificates to trust for `rediss://`; empty: the public authorities.
+    pub redis_ca_file: String,
     /// Prefix of the registry's keys.
     pub redis_prefix: String,
     /// What connections are placed by.
@@ -76,6 +78,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             admin: SocketAddr::from(([127, 0, 0, 1], 8090)),
             redis: "redis://127.0.0.1:6390".to_owned(),
+            redis_ca_file: String::new(),
             redis_prefix: "gateway".to_owned(),
             affinity: Affinity::Sid,
             shards: 0,

@@ -148,7 +148,7 @@ impl Node {
             (Engine::memory(&wakers), None)
         } else {
             let (doors, engine) =
-                Engine::redis(RedisConfig::new(&config.redis), &wakers, readiness.clone())?;
+                Engine::redis(redis_config(&config)?, &wakers, readiness.clone())?;
             (doors, Some(engine))
         };
         let engine_metrics = match &redis {
@@ -228,12 +228,23 @@ fn connections_within(wanted: u64, nofile: u64) -> Result<u64, StartError> {
     }
 }
 
+fn login(config: &Config) -> Result<RedisLogin, flux_registry::ConfigError> {
+    RedisLogin::with_ca_file(&config.redis, &config.redis_ca_file)
+}
+
+fn redis_config(config: &Config) -> Result<RedisConfig, flux_registry::ConfigError> {
+    Ok(RedisConfig {
+        login: login(config)?,
+        ..RedisConfig::new("")
+    })
+}
+
 fn registry(config: &Config) -> Result<Option<Registry>, flux_registry::ConfigError> {
     if config.redis.is_empty() {
         return Ok(None);
     }
     Registry::connect(RegistryConfig {
-        login: RedisLogin::from_url(&config.redis),
+        login: login(config)?,
         prefix: config.registry.prefix.clone(),
         heartbeat: config.registry.heartbeat,
         ttl: config.registry.ttl,

@@ -420,7 +420,7 @@ fn an_address_is_checked_at_the_start_and_tls_fails_in_words_where_there_is_none
     for address in ["", "localhost", "http://127.0.0.1", "redis://h:port"] {
         let result = Engine::redis(RedisConfig::new(address), &wakers, Readiness::new());
         let error = result.err().expect("no address").to_string();
-        assert!(error.starts_with("engine.redis.address: "), "{error}");
+        assert!(error.starts_with("config key `redis`: "), "{error}");
     }
     let Some(server) = RedisServer::start() else {
         return;

@@ -6,8 +6,13 @@ use std::time::Duration;
 
 use redis::io::AsyncDNSResolver;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError, TlsCertificates};
+use redis::{
+    Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError,
+    TlsCertificates,
+};
 use tokio::sync::watch;
+
+use crate::error::ConfigError;
 
 /// Where Redis is and who we are to it.
 #[derive(Clone, Debug, Default)]
@@ -32,11 +37,30 @@ impl RedisLogin {
             ..RedisLogin::default()
         }
     }
+
+    /// A login from a URL and a file of PEM certificates to trust instead of the public
+    /// authorities; an empty name is none.
+    ///
+    /// # Errors
+    /// Key `redis_ca_file` when the file cannot be read.
+    pub fn with_ca_file(url: impl Into<String>, ca_file: &str) -> Result<RedisLogin, ConfigError> {
+        let mut login = RedisLogin::from_url(url);
+        if !ca_file.is_empty() {
+            let pem = std::fs::read(ca_file).map_err(|error| ConfigError {
+                key: "redis_ca_file",
+                message: format!(
+                    "{ca_file} cannot be read: {error}; name a file of PEM certificates"
+                ),
+            })?;
+            login.ca_pem = Some(pem);
+        }
+        Ok(login)
+    }
 }
 
 /// A client for `login`. Nothing is connected yet. The error says what is wrong with the login, without
 /// its password.
-pub fn redis_client(login: &RedisLogin) -> Result<Client, String> {
+pub fn redis_client(login: &RedisLogin, protocol: ProtocolVersion) -> Result<Client, String> {
     // Several providers may be compiled in; rustls asks for one to be named. Whoever was first wins.
     let _ = rustls::crypto::ring::default_provider().install_default();
 
@@ -45,7 +69,7 @@ pub fn redis_client(login: &RedisLogin) -> Result<Client, String> {
         .as_str()
         .into_connection_info()
         .map_err(|error| format!("not a Redis URL: {error}; use redis://[user:password@]host:port[/db], or rediss:// for TLS"))?;
-    let mut settings = info.redis_settings().clone();
+    let mut settings = info.redis_settings().clone().set_protocol(protocol);
     if let Some(username) = &login.username {
         settings = settings.set_username(username);
     }
@@ -243,7 +267,8 @@ mod tests {
     #[test]
     fn a_bad_login_is_refused_without_its_password() {
         for url in ["", "http://:secret@host", "redis://:secret@host:port"] {
-            let error = redis_client(&RedisLogin::from_url(url)).expect_err("refused");
+            let error = redis_client(&RedisLogin::from_url(url), ProtocolVersion::RESP2)
+                .expect_err("refused");
             assert!(!error.contains("secret"), "{error}");
         }
     }

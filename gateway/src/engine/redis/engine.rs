@@ -5,9 +5,10 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use flux_registry::{RedisLogin, redis_client};
 use flux_runtime::control::Readiness;
 use flux_runtime::mailbox::{Waker, mailbox};
-use redis::{IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisResult, Value};
+use redis::{ProtocolVersion, PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
@@ -41,9 +42,8 @@ const TOPIC: &str = "redis";
 /// Where Redis is and how to speak to it.
 #[derive(Clone)]
 pub struct RedisConfig {
-    /// `redis://`, `rediss://` (TLS) or `unix://`, with username, password and database as the
-    /// `redis` crate reads them (`engine.redis.address`).
-    pub url: String,
+    /// Where Redis is and who we are to it.
+    pub login: RedisLogin,
     /// Before every name in Redis (`engine.redis.prefix`).
     pub prefix: String,
     /// Longest time for a connection to be made (`engine.redis.connect_timeout`).
@@ -56,7 +56,7 @@ impl RedisConfig {
     /// Centrifugo's defaults.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
-            url: url.into(),
+            login: RedisLogin::from_url(url),
             prefix: "centrifugo".to_owned(),
             connect_timeout: Duration::from_secs(1),
             io_timeout: Duration::from_secs(4),
@@ -66,9 +66,7 @@ impl RedisConfig {
 
 /// The address is none.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "engine.redis.address: {0}; allowed: redis://[user:password@]host[:port][/db], rediss:// for TLS, unix:///path"
-)]
+#[error("config key `redis`: {0}")]
 pub struct RedisConfigError(String);
 
 /// The engine's thread: to be run on a current-thread tokio runtime.
@@ -106,21 +104,8 @@ impl Engine {
         wakers: &[Waker],
         readiness: Readiness,
     ) -> Result<(Vec<Engine>, RedisEngine), RedisConfigError> {
-        // One of the crates below may have installed it already: any provider will do.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let info = config
-            .url
-            .as_str()
-            .into_connection_info()
-            .map_err(|error| RedisConfigError(error.to_string()))?;
-        let settings = info
-            .redis_settings()
-            .clone()
-            .set_protocol(ProtocolVersion::RESP3);
-        let tcp = info.tcp_settings().clone().set_nodelay(true);
-        let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
         let client =
-            redis::Client::open(info).map_err(|error| RedisConfigError(error.to_string()))?;
+            redis_client(&config.login, ProtocolVersion::RESP3).map_err(RedisConfigError)?;
         let origin = fastrand::u64(..);
         let metrics = Arc::new(EngineMetrics::default());
         let (sender, requests) = mpsc::channel(REDIS_REQUESTS_MAX);
