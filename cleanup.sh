@@ -41,9 +41,10 @@ stop_local() {
   # The registry goes last, so that the nodes can sign off.
   stop_process registry
   await_process registry 5
-  # A demo that was killed in its partition leaves its namespace.
+  # A demo that was killed in its partition leaves its namespace; the link goes with it.
   if [ -f "$STATE/netns" ]; then
     ip netns del "$(cat "$STATE/netns")" 2>/dev/null || true
+    ip route del blackhole 10.231.77.0/30 2>/dev/null || true
   fi
 }
 

@@ -14,6 +14,7 @@ from .engines import Failed
 READY_S_MAX = 60
 # A watch waits this long for clients that are away when it ends.
 SETTLE_S_MAX = 25
+TELL_S = 2
 
 
 def bench(*arguments):
@@ -29,8 +30,8 @@ def bench(*arguments):
 class Watch:
     """Live clients through the balancer, which publish in turn and reconnect as SDKs do.
 
-    `on_batch(at, what, node, detail, count)` is told, about once a second, what happened to how
-    many of them. Times are those of this machine's clock, in seconds.
+    `on_batch(lost, back)` is told every other second how many were lost, by node and close code,
+    and how many are back, by node. Times are those of this machine's clock, in seconds.
     """
 
     def __init__(self, clients, rate=50, on_batch=lambda *_: None):
@@ -43,7 +44,7 @@ class Watch:
         self.lost = []  # (at, client, node, code)
         self.back = []  # (at, client, node)
         self.lock = threading.Lock()
-        self.batch = collections.Counter()
+        self.batch = (collections.Counter(), collections.Counter())
         self.ready = threading.Event()
         # Channels with 10 clients each: what is published is heard on every node.
         self.process = subprocess.Popen(
@@ -74,24 +75,24 @@ class Watch:
             self.where[client] = event["node"]
             if event["before"] is not None:
                 self.back.append((at, client, event["node"]))
-                self.batch["back", event["node"], ""] += 1
+                self.batch[1][event["node"]] += 1
         elif kind == "lost":
             self.where.pop(event["client"], None)
             self.lost.append((at, event["client"], event["node"], event["code"]))
             said = f"{event['code']} {event['reason']}".strip() if event["code"] else "without a close frame"
-            self.batch["lost", event["node"], said] += 1
+            self.batch[0][event["node"], said] += 1
         elif kind == "ready":
             self.ready.set()
         elif kind == "summary":
             self.summary = event
 
     def tell(self):
-        while self.process.poll() is None or self.batch:
-            time.sleep(1)
+        while self.process.poll() is None:
+            time.sleep(TELL_S)
             with self.lock:
-                batch, self.batch = self.batch, collections.Counter()
-            for (what, node, detail), count in batch.items():
-                self.on_batch(what, node, detail, count)
+                (lost, back), self.batch = self.batch, (collections.Counter(), collections.Counter())
+            if lost or back:
+                self.on_batch(lost, back)
 
     def wait_ready(self):
         """Until all clients are live; a cluster that does not take them is a failure."""

@@ -82,3 +82,9 @@ def all_ready():
     """Every node is shown READY and gets new connections."""
     nodes = balancer_nodes()
     return all(nodes[node]["eligible"] and shown_state(node) == "READY" for node in node_ids())
+
+
+def share_whole(node):
+    """The node is not in its slow start: new connections with its keys go to it."""
+    owners = [owner(f"share-{n}") for n in range(64)]
+    return all(now == node for first, now in owners if first == node)

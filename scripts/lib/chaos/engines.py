@@ -29,29 +29,36 @@ def current():
     return {"docker": Docker, "local": Local}.get(read_state("mode"), lambda: None)()
 
 
-class Docker:
+class Engine:
+    """What both have: each action is told before it begins, to whoever set `say`."""
+
+    def __init__(self):
+        self.say = lambda words: None
+
+    def act(self, *command):
+        self.say(" ".join(command))
+        return run(*command)
+
+
+class Docker(Engine):
     """Containers, by the commands that a person would type."""
 
     name = "docker"
 
     def kill(self, node):
-        run("docker", "kill", f"flux-{node}")
-        return f"docker kill flux-{node}"
+        self.act("docker", "kill", f"flux-{node}")
 
     def stop(self, node):
         """`docker stop` in the background: it returns when the node has left."""
-        self.stopping = subprocess.Popen(
-            ["docker", "stop", f"flux-{node}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        return f"docker stop flux-{node}"
+        command = ["docker", "stop", f"flux-{node}"]
+        self.say(" ".join(command))
+        self.stopping = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def terminate(self, node):
-        run("docker", "exec", f"flux-{node}", "kill", "-TERM", "1")
-        return f"docker exec flux-{node} kill -TERM 1"
+        self.act("docker", "exec", f"flux-{node}", "kill", "-TERM", "1")
 
     def start(self, node):
-        run("docker", "start", f"flux-{node}")
-        return f"docker start flux-{node}"
+        self.act("docker", "start", f"flux-{node}")
 
     def runs(self, node):
         return run("docker", "inspect", "-f", "{{.State.Running}}", f"flux-{node}") == "true"
@@ -64,12 +71,10 @@ class Docker:
         pass
 
     def cut(self, node):
-        run("docker", "network", "disconnect", "flux-network", f"flux-{node}")
-        return f"docker network disconnect flux-network flux-{node}"
+        self.act("docker", "network", "disconnect", "flux-network", f"flux-{node}")
 
     def heal(self, node):
-        run("docker", "network", "connect", "flux-network", f"flux-{node}")
-        return f"docker network connect flux-network flux-{node}"
+        self.act("docker", "network", "connect", "flux-network", f"flux-{node}")
 
     def after_cut(self, node):
         pass
@@ -78,12 +83,13 @@ class Docker:
         return run("docker", "exec", "flux-registry", "redis-cli", *command)
 
     def stop_registry(self):
-        run("docker", "kill", "flux-registry")
-        return "docker kill flux-registry"
+        self.act("docker", "kill", "flux-registry")
 
     def start_registry(self):
-        run("docker", "start", "flux-registry")
-        return "docker start flux-registry"
+        self.act("docker", "start", "flux-registry")
+
+    def flush_registry(self):
+        self.act("docker", "exec", "flux-registry", "redis-cli", "FLUSHALL")
 
     def log(self, node):
         done = subprocess.run(
@@ -94,6 +100,7 @@ class Docker:
     def start_twin(self, node):
         """A second process with the node's id, on addresses of its own."""
         number = node.rsplit("-", 1)[1]
+        self.say(f"docker run ... flux-gateway --id {node}  (a second one)")
         run("docker", "rm", "-f", f"flux-{node}-twin", check=False)
         limits = run("docker", "inspect", "-f", "{{json .HostConfig.Ulimits}}", f"flux-{node}")
         ulimits = []
@@ -108,13 +115,12 @@ class Docker:
             "--redis", "redis://flux-registry:6379", "--id", node,
             "--listen", f"0.0.0.0:800{number}", "--admin", f"0.0.0.0:810{number}",
         )  # fmt: skip
-        return f"docker run ... flux-gateway --id {node} (a second one)"
 
     def stop_twin(self, node):
         run("docker", "rm", "-f", f"flux-{node}-twin", check=False)
 
 
-class Local:
+class Local(Engine):
     """Processes by the pid that start.sh left in .flux/."""
 
     name = "local"
@@ -129,20 +135,20 @@ class Local:
     def signal(self, node, number):
         if not self.runs(node):
             raise Failed(f"{node} does not run")
+        self.say(f"kill -{signal.Signals(number).name[3:]} {self.pid(node)}  ({node})")
         os.kill(self.pid(node), number)
-        return f"kill -{signal.Signals(number).name[3:]} {self.pid(node)}  ({node})"
 
     def kill(self, node):
-        return self.signal(node, signal.SIGKILL)
+        self.signal(node, signal.SIGKILL)
 
     def stop(self, node):
-        return self.signal(node, signal.SIGTERM)
+        self.signal(node, signal.SIGTERM)
 
     terminate = stop
 
     def start(self, node):
+        self.say(f"flux-gateway --id {node} ...")
         self.shell(f"launch_gateway {node.rsplit('-', 1)[1]}")
-        return f"flux-gateway --id {node}"
 
     def runs(self, node):
         return self.shell(f"process_lives {node} && echo yes || echo no") == "yes"
@@ -153,7 +159,7 @@ class Local:
     # The partition: the node moves into a network namespace, whose link is then taken down.
     NAMESPACE = "flux-partition"
     LINK, PEER = "flux-cut0", "flux-cut1"
-    HERE, THERE = "10.231.77.1", "10.231.77.2"
+    NETWORK, HERE, THERE = "10.231.77.0/30", "10.231.77.1", "10.231.77.2"
 
     def prepare_cut(self, node):
         if os.geteuid() != 0 or subprocess.run(["ip", "netns", "add", self.NAMESPACE], capture_output=True).returncode:
@@ -167,6 +173,8 @@ class Local:
             f"ip -n {self.NAMESPACE} addr add {self.THERE}/30 dev {self.PEER}",
             f"ip -n {self.NAMESPACE} link set {self.PEER} up",
             f"ip -n {self.NAMESPACE} link set lo up",
+            # Nothing meant for the node may leave this machine while its link is down.
+            f"ip route add blackhole {self.NETWORK} metric 9999",
         ]:
             run(*command.split())
         self.registry("CONFIG", "SET", "bind", f"127.0.0.1 {self.HERE}")
@@ -181,21 +189,22 @@ class Local:
         )
 
     def cut(self, node):
-        run("ip", "link", "set", self.LINK, "down")
-        return f"ip link set {self.LINK} down  (the only link of {node})"
+        self.act("ip", "-n", self.NAMESPACE, "link", "set", self.PEER, "down")
 
     def heal(self, node):
-        run("ip", "link", "set", self.LINK, "up")
-        return f"ip link set {self.LINK} up"
+        self.act("ip", "-n", self.NAMESPACE, "link", "set", self.PEER, "up")
 
     def after_cut(self, node):
         """Back to where start.sh had put it."""
+        if read_state("netns") is None:
+            return
         self.leave(node)
         run("ip", "netns", "del", self.NAMESPACE, check=False)
         run("ip", "link", "del", self.LINK, check=False)
+        run("ip", "route", "del", "blackhole", self.NETWORK, check=False)
         self.registry("CONFIG", "SET", "bind", "127.0.0.1")
-        os.remove(os.path.join(STATE, "netns"))
         self.start(node)
+        os.remove(os.path.join(STATE, "netns"))
 
     def leave(self, node):
         """Ends a node with a shortened drain."""
@@ -212,22 +221,25 @@ class Local:
         return run("redis-cli", "-p", "6390", *command)
 
     def stop_registry(self):
-        return self.signal("registry", signal.SIGKILL)
+        self.signal("registry", signal.SIGKILL)
 
     def start_registry(self):
+        self.say("redis-server ...")
         self.shell("launch_registry")
-        return "redis-server"
+
+    def flush_registry(self):
+        self.act("redis-cli", "-p", "6390", "FLUSHALL")
 
     def log(self, node):
         with open(os.path.join(STATE, f"{node}.log"), encoding="utf-8", errors="replace") as file:
             return file.read()[-20000:]
 
     def start_twin(self, node):
+        self.say(f"flux-gateway --id {node} ...  (a second one)")
         self.shell(
             f'launch {node}-twin "$(binary flux-gateway)" --config "$ROOT/scripts/demo.toml" --id {node}'
             f' --listen 127.0.0.1:8009 --admin 127.0.0.1:8109 --redis "redis://127.0.0.1:$REGISTRY_PORT"'
         )
-        return f"flux-gateway --id {node}  (a second one)"
 
     def stop_twin(self, node):
         self.leave(f"{node}-twin")

@@ -48,25 +48,28 @@ class Story:
         since = (at or time.time()) - self.zero
         self.print(f"  {since:6.1f} s  {what}")
 
-    def fault(self, action):
+    def action(self, words):
+        """What is done to the cluster, told before it is."""
+        self.tell(self.paint("1;33", words))
+
+    def fault(self, action, *arguments):
         """Does something to the cluster; the clock of the story starts anew. Returns when."""
         self.zero = time.time()
-        self.tell(self.paint("1;33", action()), self.zero)
+        action(*arguments)
         return self.zero
 
-    def step(self, action):
-        """Does something more, in the same count of time. Returns when."""
+    def step(self, action, *arguments):
+        """Does something more, in the same count of time. Returns when it began."""
         at = time.time()
-        self.tell(self.paint("1;33", action()), at)
+        action(*arguments)
         return at
 
-    def clients(self, what, node, detail, count):
-        """A batch of client events, from Watch."""
-        noun = "client" if count == 1 else "clients"
-        if what == "lost":
-            self.tell(f"{count} {noun} of {node} disconnected: {detail}")
-        else:
-            self.tell(f"{count} {noun} back on {node}")
+    def clients(self, lost, back):
+        """What happened to the clients lately, from Watch."""
+        parts = [f"{count} of {node} disconnected ({said})" for (node, said), count in sorted(lost.items())]
+        if back:
+            parts.append("back: " + ", ".join(f"{count} on {node}" for node, count in sorted(back.items())))
+        self.tell("clients: " + "; ".join(parts))
 
     # --- watching --------------------------------------------------------------------------------
 
