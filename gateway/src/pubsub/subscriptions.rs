@@ -10,6 +10,7 @@
 //! - A connection has at most one entry per channel name, whatever the variant.
 //! - A channel is in the table exactly while it has subscribers.
 //! - A connection is in the ready list at most once, exactly while its `is_ready` is set.
+//! - Urgency needs a channel that has advanced: only the round that takes it up ends the urgency.
 //! - Those of `channel`.
 
 use std::sync::Arc;

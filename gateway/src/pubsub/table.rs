@@ -158,6 +158,8 @@ impl Subscriptions {
         }
         if found.has_advanced {
             self.advanced.retain(|other| *other != index);
+            // No round will come for it, and until one comes no mail would be taken.
+            self.is_urgent &= !self.advanced.is_empty();
         }
         self.heads[index as usize] = 0;
         self.free.push(index);
@@ -220,6 +222,10 @@ impl Subscriptions {
             self.ready
                 .iter()
                 .all(|slot| self.connections[*slot as usize].is_ready)
+        );
+        assert!(
+            !self.is_urgent || self.has_advanced(),
+            "urgent, and no round will end it"
         );
         assert_eq!(self.stats.channels, channels);
         assert_eq!(self.stats.subscriptions, subscriptions);

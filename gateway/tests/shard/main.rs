@@ -1,0 +1,9 @@
+//! Promises of a shard's whole data path, from the accepted socket to its end: real shards on the
+//! memory engine, real clients, no process around them.
+
+#![allow(clippy::panic, reason = "a test fails by a panic")]
+
+mod client;
+mod node;
+
+mod slow_consumer;

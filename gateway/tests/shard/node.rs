@@ -1,0 +1,173 @@
+//! Shards in this process.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use flux_gateway::engine::Engine;
+use flux_gateway::http::{AllowedOrigins, Policy};
+use flux_gateway::pubsub::{PacingConfig, SubscriptionsConfig};
+use flux_gateway::session::{ChannelOptions, ChannelRules, SessionConfig};
+use flux_gateway::shard::{
+    self, Counter, Counters, Directory, ORDERS_MAX, Order, Shard, ShardParts, Shared,
+};
+use flux_gateway::websocket::Limits;
+use flux_runtime::control::Readiness;
+use flux_runtime::mailbox::{Sender, mailbox, wake_pair};
+use flux_runtime::ring::RingConfig;
+use flux_runtime::shard::{ShardSpec, ShardThread, spawn};
+
+/// What a test may set.
+pub(crate) struct Settings {
+    pub(crate) shards: usize,
+    pub(crate) session: SessionConfig,
+    pub(crate) subscriptions: SubscriptionsConfig,
+    pub(crate) connections_max: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let without_namespace = ChannelOptions {
+            allow_subscribe_for_client: true,
+            allow_subscribe_for_anonymous: true,
+            allow_publish_for_client: true,
+            allow_publish_for_anonymous: true,
+            ..ChannelOptions::default()
+        };
+        Self {
+            shards: 1,
+            session: SessionConfig {
+                allow_anonymous: true,
+                channels: ChannelRules {
+                    without_namespace,
+                    namespaces: Vec::new(),
+                },
+                ..SessionConfig::default()
+            },
+            subscriptions: SubscriptionsConfig::default(),
+            connections_max: 1_000,
+        }
+    }
+}
+
+/// Listening sockets whose shards do not run yet: clients may connect, nobody accepts them.
+pub(crate) struct Listening {
+    settings: Settings,
+    pub(crate) address: SocketAddr,
+    sockets: Vec<OwnedFd>,
+}
+
+impl Settings {
+    pub(crate) fn listen(self) -> Listening {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (address, sockets) = shard::bind(any, self.shards).expect("a free port");
+        Listening {
+            settings: self,
+            address,
+            sockets,
+        }
+    }
+
+    pub(crate) fn start(self) -> Node {
+        self.listen().start()
+    }
+}
+
+impl Listening {
+    pub(crate) fn start(self) -> Node {
+        let Listening {
+            settings,
+            address,
+            sockets,
+        } = self;
+        let counters: Vec<Arc<Counters>> = (0..settings.shards).map(|_| Arc::default()).collect();
+        let shared = Arc::new(Shared {
+            policy: Policy {
+                origins: AllowedOrigins::default(),
+                echo: false,
+            },
+            limits: Limits::default(),
+            connections_max: settings.connections_max,
+            trusted_proxies: Vec::new(),
+            readiness: Readiness::new(),
+            is_draining: AtomicBool::new(false),
+            directory: Directory::default(),
+            counters: counters.clone(),
+        });
+        let (wakers, sources): (Vec<_>, Vec<_>) = (0..settings.shards)
+            .map(|_| wake_pair().expect("an eventfd"))
+            .unzip();
+        let engines = Engine::memory(&wakers);
+        let mut orders = Vec::new();
+        let mut shards = Vec::new();
+        let parts = sources.into_iter().zip(sockets).zip(engines).zip(wakers);
+        for (index, (((source, listener), engine), waker)) in parts.enumerate() {
+            let (sender, receiver) = mailbox(ORDERS_MAX, waker);
+            orders.push(sender);
+            let parts = ShardParts {
+                shared: Arc::clone(&shared),
+                session: settings.session.clone(),
+                subscriptions: settings.subscriptions,
+                pacing: PacingConfig::default(),
+                engine,
+                orders: receiver,
+                listener,
+                index: index as u16,
+            };
+            let spec = ShardSpec {
+                index,
+                cpu: None,
+                name: format!("shard-{index}"),
+                ring: RingConfig::default(),
+            };
+            let build = move |ring: &mut _| Ok(Shard::new(parts, ring, Instant::now()));
+            shards.push(spawn(spec, source, build).expect("a shard"));
+        }
+        Node {
+            address,
+            counters,
+            orders,
+            shards,
+        }
+    }
+}
+
+/// Running shards.
+pub(crate) struct Node {
+    pub(crate) address: SocketAddr,
+    counters: Vec<Arc<Counters>>,
+    orders: Vec<Sender<Order>>,
+    shards: Vec<ShardThread>,
+}
+
+impl Node {
+    pub(crate) fn order(&self, order: Order) {
+        for orders in &self.orders {
+            orders.try_send(order).expect("room for an order");
+        }
+    }
+
+    /// The sum of a counter over the shards.
+    pub(crate) fn count(&self, read: impl Fn(&Counters) -> &Counter) -> u64 {
+        self.counters
+            .iter()
+            .map(|counters| read(counters).get())
+            .sum()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        for orders in &self.orders {
+            let _ = orders.try_send(Order::Stop);
+        }
+        for shard in self.shards.drain(..) {
+            let outcome = shard.join();
+            if !std::thread::panicking() {
+                outcome.expect("a shard ends well");
+            }
+        }
+    }
+}
