@@ -131,8 +131,9 @@ impl Session {
         self.publishing >= self.config.limits.pending_publishes_max / 2
     }
 
-    /// When [`Session::on_timer`] is due. Every call may move it, nearly always further away: a
-    /// timer may stay armed for an earlier time, and be armed again when it fires.
+    /// When [`Session::on_timer`] is due. Every call may move it. Nearly always it moves further
+    /// away, and a timer may stay armed for the earlier time, and be armed again when it fires; but
+    /// [`Session::on_message`] with the connect command may bring it nearer.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline

@@ -55,6 +55,7 @@ impl Shard {
             phase,
             decoder,
             out,
+            timer,
             ..
         } = connection;
         if out.capacity() == 0 {
@@ -77,32 +78,42 @@ impl Shard {
                 Event::Pong(_) => {}
                 Event::Close(code, _) => close_frame = Some(code),
             }),
-            Phase::Session(session) => decoder.feed(bytes, &limits, &mut |event| match event {
-                Event::Text(text) => {
-                    messages += 1;
-                    if core.disconnected.is_none() {
-                        core.drive(key, session, out, |session, replies, core| {
-                            session.on_message(text.as_bytes(), now, replies, &mut |effect| {
-                                core.effect(key, effect);
+            Phase::Session(session) => {
+                let due = session.deadline();
+                let outcome = decoder.feed(bytes, &limits, &mut |event| match event {
+                    Event::Text(text) => {
+                        messages += 1;
+                        if core.disconnected.is_none() {
+                            core.drive(key, session, out, |session, replies, core| {
+                                session.on_message(text.as_bytes(), now, replies, &mut |effect| {
+                                    core.effect(key, effect);
+                                });
                             });
-                        });
+                        }
                     }
-                }
-                // Commands in JSON travel in text messages.
-                Event::Binary(_) => {
-                    messages += 1;
-                    if core.disconnected.is_none() {
-                        core.drive(key, session, out, |session, _, core| {
-                            session.disconnect(Disconnect::BAD_REQUEST, &mut |effect| {
-                                core.effect(key, effect);
+                    // Commands in JSON travel in text messages.
+                    Event::Binary(_) => {
+                        messages += 1;
+                        if core.disconnected.is_none() {
+                            core.drive(key, session, out, |session, _, core| {
+                                session.disconnect(Disconnect::BAD_REQUEST, &mut |effect| {
+                                    core.effect(key, effect);
+                                });
                             });
-                        });
+                        }
                     }
+                    Event::Ping(data) => websocket::frame_into(out, Opcode::Pong, data),
+                    Event::Pong(_) => {}
+                    Event::Close(code, _) => close_frame = Some(code),
+                });
+                // The first ping may be due before a newcomer's patience would have ended.
+                if let (Some(timer), Some(at)) = (*timer, session.deadline())
+                    && due.is_some_and(|due| at < due)
+                {
+                    core.wheel.reset(timer, at);
                 }
-                Event::Ping(data) => websocket::frame_into(out, Opcode::Pong, data),
-                Event::Pong(_) => {}
-                Event::Close(code, _) => close_frame = Some(code),
-            }),
+                outcome
+            }
             Phase::Head(_) | Phase::Closing(_) => return,
         };
         core.counters.messages_in.add(messages);
