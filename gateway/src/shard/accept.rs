@@ -21,6 +21,10 @@ impl Shard {
         let peer = peer_of(&socket);
         let trusted = &self.core.shared.trusted_proxies;
         let counters = &self.core.shared.counters;
+        // Others' counts are as old as their last turn; the own one must not be, or a burst of
+        // connections in one turn would go far beyond the limit.
+        let own = &self.core.counters;
+        own.connections.set(self.connections.len() as u64);
         let connected: u64 = counters
             .iter()
             .map(|counters| counters.connections.get())
@@ -100,6 +104,8 @@ impl Shard {
                 }
             }
         }
+        // Behind the accept's cancellation, which the kernel has not seen yet.
+        ring.close(listener.into(), None);
     }
 }
 
