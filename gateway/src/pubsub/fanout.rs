@@ -138,33 +138,48 @@ impl Subscriptions {
             return Gathered::Nothing;
         }
         let is_copied = pending_bytes <= COPY_BYTES_MAX && (ranges > 1 || control_len > 0);
-        if ranges > 0 {
-            for entry in &mut connection.entries {
-                let head = self.heads[entry.channel as usize];
-                if entry.cursor >= head {
-                    continue;
-                }
-                let Some(found) = self.places[entry.channel as usize].channel.as_mut() else {
-                    continue;
-                };
-                found.pending(entry.cursor, |slice| {
-                    if is_copied {
-                        control.extend_from_slice(slice.as_bytes());
-                    } else {
-                        pieces.extend(Some(slice));
-                    }
-                });
-                entry.cursor = head;
-                found.lagging -= 1;
-                if found.lagging == 0 {
-                    found.trim(head, head);
-                }
-            }
-        }
         connection.progress_ms = now_ms.wrapping_add(1).max(1);
+        if ranges > 0 {
+            self.hand_out(slot, |slice| {
+                if is_copied {
+                    control.extend_from_slice(slice.as_bytes());
+                } else {
+                    pieces.extend(Some(slice));
+                }
+            });
+        }
         self.check_invariants();
         Gathered::Send {
             bytes: pending_bytes + control_len,
+        }
+    }
+
+    /// Copies everything pending of the connection in `slot` behind `out`, whether or not a send is
+    /// in flight: for the last bytes of a connection whose subscriptions are about to end.
+    pub fn take_pending(&mut self, slot: Slot, out: &mut Vec<u8>) {
+        self.hand_out(slot, |slice| out.extend_from_slice(slice.as_bytes()));
+        self.check_invariants();
+    }
+
+    /// Moves all cursors of the connection in `slot` to the heads; `take` gets what they pass.
+    fn hand_out(&mut self, slot: Slot, mut take: impl FnMut(LogSlice)) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else {
+            return;
+        };
+        for entry in &mut connection.entries {
+            let head = self.heads[entry.channel as usize];
+            if entry.cursor >= head {
+                continue;
+            }
+            let Some(found) = self.places[entry.channel as usize].channel.as_mut() else {
+                continue;
+            };
+            found.pending(entry.cursor, &mut take);
+            entry.cursor = head;
+            found.lagging -= 1;
+            if found.lagging == 0 {
+                found.trim(head, head);
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use crate::pubsub::{Slot, SlowReason};
 use crate::websocket::{CloseCode, Event, close_frame_into, close_reply_into};
 
 use super::Shard;
-use super::connection::{Closing, Phase};
+use super::connection::{Closing, Phase, slot};
 use super::counters::Ended;
 
 /// Longest wait for the client's answer to a close frame.
@@ -205,6 +205,10 @@ impl Shard {
             };
             match connection.phase {
                 Phase::Session(_) | Phase::Echo => {
+                    // What was published before the close is not the client's to lose.
+                    self.core
+                        .subscriptions
+                        .take_pending(slot(key), &mut connection.out);
                     let code =
                         CloseCode::new(Disconnect::SHUTDOWN.code).unwrap_or(CloseCode::GOING_AWAY);
                     self.close_with_code(

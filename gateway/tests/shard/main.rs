@@ -6,4 +6,7 @@
 mod client;
 mod node;
 
+mod bounds;
+mod closing;
+mod heartbeat;
 mod slow_consumer;
