@@ -67,8 +67,8 @@ const SWEEP_EVERY: Duration = Duration::from_millis(100);
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// When to try again to hand over what another shard had no room for.
 const FLUSH_RETRY: Duration = Duration::from_millis(1);
-/// Part of the connections that one sweep looks at: each has its turn about once a second.
-const SWEEP_PART: usize = 10;
+/// Sweeps that together look at every connection: each has its turn about once a second.
+const SWEEP_PARTS: usize = 10;
 
 /// What all shards of a node have in common.
 pub struct Shared {
@@ -121,6 +121,8 @@ pub struct Shard {
     core: Core,
     orders: Receiver<Order>,
     pacer: Pacer,
+    /// Whether the next round was put off.
+    is_round_waiting: bool,
     /// Slices of one send, between two uses empty.
     pieces: Vec<LogSlice>,
     /// Connections still to be closed by the drain, in random order.
@@ -152,6 +154,7 @@ impl Shard {
             core,
             orders: parts.orders,
             pacer: Pacer::new(parts.pacing),
+            is_round_waiting: false,
             pieces: Vec::new(),
             drain_order: Vec::new(),
             next_sweep: now + SWEEP_EVERY,
@@ -168,8 +171,7 @@ impl Shard {
         }
         if now >= self.next_sweep {
             self.next_sweep = now + SWEEP_EVERY;
-            let count = self.connections.len() / SWEEP_PART + 1;
-            self.core.subscriptions.sweep(count, now);
+            self.core.subscriptions.sweep(SWEEP_PARTS, now);
         }
         if now >= self.next_tidy {
             self.next_tidy = now + TIDY_EVERY;
@@ -186,12 +188,14 @@ impl Shard {
         if self.core.subscriptions.has_advanced() {
             match self.pacer.due(ring.busy_share(), now) {
                 Due::At(at) if !self.core.subscriptions.is_urgent() => {
-                    self.core.counters.rounds_delayed.add(1);
+                    self.is_round_waiting = true;
                     next = Some(at);
                 }
                 Due::Now | Due::At(_) => {
                     self.core.subscriptions.begin_round();
                     self.core.counters.rounds.add(1);
+                    let has_waited = std::mem::take(&mut self.is_round_waiting);
+                    self.core.counters.rounds_delayed.add(has_waited.into());
                     self.pacer.ran(now);
                 }
             }

@@ -9,4 +9,5 @@ mod node;
 mod bounds;
 mod closing;
 mod heartbeat;
+mod pacing;
 mod slow_consumer;

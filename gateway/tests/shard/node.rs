@@ -24,6 +24,7 @@ pub(crate) struct Settings {
     pub(crate) shards: usize,
     pub(crate) session: SessionConfig,
     pub(crate) subscriptions: SubscriptionsConfig,
+    pub(crate) pacing: PacingConfig,
     pub(crate) connections_max: u64,
 }
 
@@ -47,6 +48,7 @@ impl Default for Settings {
                 ..SessionConfig::default()
             },
             subscriptions: SubscriptionsConfig::default(),
+            pacing: PacingConfig::default(),
             connections_max: 1_000,
         }
     }
@@ -110,7 +112,7 @@ impl Listening {
                 shared: Arc::clone(&shared),
                 session: settings.session.clone(),
                 subscriptions: settings.subscriptions,
-                pacing: PacingConfig::default(),
+                pacing: settings.pacing,
                 engine,
                 orders: receiver,
                 listener,
