@@ -215,14 +215,16 @@ impl Subscriptions {
             .is_some_and(|connection| connection.progress_ms != 0)
     }
 
-    /// Looks at up to `count` connections, going on where it stopped last, for slow consumers: a
-    /// send without progress for too long, or too many bytes behind in all channels together.
-    /// Those it finds are added to [`Self::next_evicted`]. The shard's timer calls this so often
-    /// that each connection's turn comes about every second.
-    pub fn sweep(&mut self, count: usize, now: Instant) {
+    /// Looks at one part of `parts` of the connections, going on where it stopped last, for slow
+    /// consumers: a send without progress for too long, or too many bytes behind in all channels
+    /// together. Those it finds are added to [`Self::next_evicted`].
+    ///
+    /// The part is one of all places, also of those that are empty after a rush: each connection's
+    /// turn comes after `parts` calls, however many there once were.
+    pub fn sweep(&mut self, parts: usize, now: Instant) {
         let now_ms = self.ms(now);
         let stuck_ms = self.config.stuck_max.as_millis() as u32;
-        for _ in 0..count.min(self.connections.len()) {
+        for _ in 0..self.connections.len().div_ceil(parts) {
             if self.swept_to >= self.connections.len() {
                 self.swept_to = 0;
             }
@@ -317,5 +319,40 @@ impl Subscriptions {
             .iter()
             .find(|entry| entry.channel == key.index && entry.cursor != UNCONFIRMED)?;
         Some((entry.cursor, self.heads[key.index as usize]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::pubsub::SubscriptionsConfig;
+
+    #[test]
+    fn a_stuck_connection_is_found_in_as_many_sweeps_after_a_rush_as_before_it() {
+        const PARTS: usize = 10;
+        const RUSH: Slot = 1_000;
+        let start = Instant::now();
+        let config = SubscriptionsConfig::default();
+        let mut subscriptions = Subscriptions::new(config, start);
+        for slot in 0..RUSH {
+            subscriptions.mark_ready(slot);
+        }
+        for slot in 0..RUSH - 1 {
+            subscriptions.close(slot, &mut |_| {});
+        }
+        let stuck = subscriptions.next_ready().expect("one is left");
+        let mut control = b"x".to_vec();
+        let gathered = subscriptions.gather(stuck, start, &mut control, &mut Vec::new());
+        assert_eq!(gathered, Gathered::Send { bytes: 1 });
+        let later = start + config.stuck_max + Duration::from_secs(1);
+        for _ in 0..PARTS {
+            subscriptions.sweep(PARTS, later);
+        }
+        assert_eq!(
+            subscriptions.next_evicted(),
+            Some((stuck, SlowReason::Stuck))
+        );
     }
 }

@@ -391,7 +391,7 @@ impl World {
             80..85 => self.round(shard),
             85..90 => self.sequencer.sweep(),
             90 => {
-                self.shards[shard].subscriptions.sweep(4, self.now);
+                self.shards[shard].subscriptions.sweep(3, self.now);
                 self.evict(shard);
             }
             _ => {
