@@ -103,7 +103,12 @@ const _: () = assert!(QUIET_BELOW < BUSY_ABOVE);
 pub const MAILBOX_MESSAGES: usize = 4_096;
 /// Most bytes of publications that wait with their sender for a shard whose mailbox is full;
 /// beyond it the shard's subscribers of the channel are told that they missed something (2500).
+/// Also, of publications of a shard's own channels that it has not got round to; beyond it publishes
+/// are answered with error 111.
 pub const PARKED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Subscribes that wait with their shard because whoever orders the channels is behind; beyond it
+/// subscribes are answered with error 111.
+pub const INTEREST_PARKED_MAX: usize = 65_536;
 /// Requests of all shards that the Redis engine has not looked at yet; beyond it publishes are
 /// answered with error 111.
 pub const REDIS_REQUESTS_MAX: usize = 16_384;

@@ -16,7 +16,6 @@
 //! the owner's deliveries in the order in which they were made. Two publications of one client
 //! reach the owner in order, as they come from one sender.
 
-use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -24,9 +23,10 @@ use flux_runtime::log::LogWriter;
 use flux_runtime::mailbox::{Receiver, Waker, mailbox};
 use foldhash::fast::FixedState;
 
+use super::local::Local;
 use super::outbox::Outbox;
 use super::{Asker, EngineMetrics, Event, Mail, Request};
-use crate::limits::MAILBOX_MESSAGES;
+use crate::limits::{INTEREST_PARKED_MAX, MAILBOX_MESSAGES, PARKED_BYTES_MAX};
 use crate::protocol::ErrorCode;
 use crate::pubsub::{ChannelKey, MessageRef, Sequencer, ShardIndex, Variant};
 
@@ -43,7 +43,7 @@ pub struct MemoryEngine {
     /// The ways to the other shards; the own one is unused.
     outboxes: Vec<Outbox>,
     /// Answers and deliveries that come from this shard itself.
-    local: VecDeque<Event>,
+    local: Local,
     sequencer: Sequencer,
     arena: LogWriter,
     metrics: Arc<EngineMetrics>,
@@ -73,7 +73,7 @@ impl MemoryEngine {
                     shard: shard as ShardIndex,
                     inbox,
                     outboxes,
-                    local: VecDeque::new(),
+                    local: Local::default(),
                     sequencer: Sequencer::new(),
                     arena: LogWriter::new(),
                     metrics,
@@ -83,6 +83,12 @@ impl MemoryEngine {
     }
 
     pub(super) fn subscribe(&mut self, channel: &Arc<str>, variant: Variant, key: ChannelKey) {
+        let owner = self.owner(channel);
+        if self.outboxes[owner].parked_requests() >= INTEREST_PARKED_MAX {
+            self.metrics.refused.add(1);
+            self.local.refuse(key);
+            return;
+        }
         let request = Request::Subscribe {
             channel: Arc::clone(channel),
             variant,
@@ -93,6 +99,9 @@ impl MemoryEngine {
     }
 
     pub(super) fn unsubscribe(&mut self, channel: &Arc<str>, variant: Variant, key: ChannelKey) {
+        if self.local.ends_refused(key) {
+            return;
+        }
         let request = Request::Unsubscribe {
             channel: Arc::clone(channel),
             variant,
@@ -105,8 +114,13 @@ impl MemoryEngine {
     pub(super) fn publish(&mut self, channel: &str, message: MessageRef<'_>, asker: Option<Asker>) {
         let owner = self.owner(channel);
         let result = if owner == usize::from(self.shard) {
-            self.sequence(channel, message);
-            Ok(())
+            if self.local.bytes() + message.size() <= PARKED_BYTES_MAX {
+                self.sequence(channel, message);
+                Ok(())
+            } else {
+                // The shard takes in more than it gets round to sending.
+                Err(ErrorCode::TooManyRequests)
+            }
         } else {
             // Accepted means: in the owner's mailbox. From there nothing can refuse it.
             let request = Request::Publish {
@@ -123,7 +137,7 @@ impl MemoryEngine {
                 if result.is_err() {
                     self.metrics.refused.add(1);
                 }
-                self.local.push_back(Event::Published { asker, result });
+                self.local.push(Event::Published { asker, result });
             }
             None if result.is_err() => self.metrics.presence_dropped.add(1),
             None => {}
@@ -132,7 +146,7 @@ impl MemoryEngine {
 
     pub(super) fn poll(&mut self) -> Option<Event> {
         for _ in 0..POLL_MAX {
-            if let Some(event) = self.local.pop_front() {
+            if let Some(event) = self.local.pop() {
                 return Some(event);
             }
             match self.inbox.pop()? {
@@ -174,7 +188,7 @@ impl MemoryEngine {
         if owner == usize::from(self.shard) {
             self.carry_out(request);
         } else {
-            // Waits if it must: interest is bounded by the shard's own channels.
+            // Waits if it must; `subscribe` sees to it that not too much does.
             self.outboxes[owner].send(Mail::Request(request));
         }
     }
@@ -209,7 +223,7 @@ impl MemoryEngine {
 
     fn tell(&mut self, shard: ShardIndex, event: Event) {
         if shard == self.shard {
-            self.local.push_back(event);
+            self.local.push(event);
         } else {
             self.outboxes[usize::from(shard)].send(Mail::Event(event));
         }
@@ -227,12 +241,106 @@ impl MemoryEngine {
         sequencer.publish(channel, message, &mut |shard, key, slice| {
             if shard == *own {
                 metrics.handed_over.add(1);
-                local.push_back(Event::Delivery { key, slice });
+                local.push(Event::Delivery { key, slice });
                 true
             } else {
                 outboxes[usize::from(shard)].deliver(key, slice)
             }
         });
         metrics.sequenced.add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flux_runtime::mailbox::wake_pair;
+
+    use super::*;
+    use crate::limits::{INTEREST_PARKED_MAX, PARKED_BYTES_MAX};
+
+    fn engines(count: usize) -> Vec<MemoryEngine> {
+        let wakers: Vec<_> = (0..count)
+            .map(|_| wake_pair().expect("an eventfd").0)
+            .collect();
+        MemoryEngine::with_mailboxes(&wakers, 2)
+    }
+
+    #[test]
+    fn clients_that_come_and_go_cannot_pile_up_requests_for_a_shard_that_is_behind() {
+        let mut engines = engines(2);
+        let engine = &mut engines[0];
+        let channel: Arc<str> = (0..)
+            .map(|n| Arc::from(format!("c{n}")))
+            .find(|channel: &Arc<str>| engine.owner(channel) == 1)
+            .expect("some channel is the other shard's");
+        let mut refused = 0;
+        for generation in 0..4 * INTEREST_PARKED_MAX as u32 {
+            let key = ChannelKey {
+                index: 0,
+                generation,
+            };
+            engine.subscribe(&channel, Variant::Json, key);
+            engine.unsubscribe(&channel, Variant::Json, key);
+            // The shard takes its mail now and then.
+            if generation % 64 == 0 {
+                while let Some(event) = engine.poll() {
+                    let is_refusal = matches!(
+                        event,
+                        Event::Subscribed {
+                            result: Err(ErrorCode::TooManyRequests),
+                            ..
+                        }
+                    );
+                    assert!(is_refusal, "{event:?}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused > 0);
+        let waiting = engine.outboxes[1].parked_requests();
+        assert!(waiting <= 2 * INTEREST_PARKED_MAX, "{waiting}");
+    }
+
+    #[test]
+    fn publications_that_wait_for_their_own_shard_are_bounded() {
+        let mut engines = engines(1);
+        let engine = &mut engines[0];
+        let channel: Arc<str> = Arc::from("c");
+        let key = ChannelKey {
+            index: 0,
+            generation: 0,
+        };
+        engine.subscribe(&channel, Variant::Json, key);
+        let data = vec![b'1'; 60_000];
+        let message = MessageRef::Publication {
+            data: &data,
+            info: None,
+        };
+        let count = 2 * PARKED_BYTES_MAX / data.len();
+        for n in 0..count as u32 {
+            let asker = Asker {
+                connection: 1,
+                command: n,
+            };
+            engine.publish(&channel, message, Some(asker));
+        }
+        let (mut delivered, mut taken, mut refused) = (0, 0, 0);
+        while let Some(event) = engine.poll() {
+            match event {
+                Event::Delivery { slice, .. } => delivered += slice.len(),
+                Event::Published { result: Ok(()), .. } => taken += 1,
+                Event::Published { .. } => refused += 1,
+                _ => {}
+            }
+        }
+        assert!(
+            delivered <= PARKED_BYTES_MAX + 2 * data.len(),
+            "{delivered}"
+        );
+        assert_eq!(taken + refused, count, "every publish is answered");
+        assert!(taken > 0 && refused > 0);
+        // What it has taken makes room again.
+        engine.publish(&channel, message, None);
+        assert!(matches!(engine.poll(), Some(Event::Delivery { .. })));
     }
 }

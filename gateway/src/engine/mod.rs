@@ -5,6 +5,7 @@
 //! | one node, several shards: the channel's owner shard gives the order | `memory` |
 //! | several nodes: Redis gives the order, one thread of each node reads it | `redis` |
 //! | what waits for a shard whose mailbox is full | `outbox` |
+//! | what a door has for its own shard | `local` |
 //! | counters | `metrics` |
 //!
 //! Every shard holds an [`Engine`]. It asks ([`Engine::subscribe`], [`Engine::publish`]), and takes
@@ -15,6 +16,7 @@
 //!   [`Event::Delivery`] with this key until [`Engine::unsubscribe`], or [`Event::Lost`] does.
 //! - Every [`Engine::publish`] with an asker is answered by one [`Event::Published`].
 
+mod local;
 mod memory;
 mod metrics;
 mod outbox;

@@ -24,6 +24,8 @@ pub(super) struct Outbox {
     parked: VecDeque<Mail>,
     /// Bytes of the deliveries among what is parked.
     parked_bytes: usize,
+    /// Requests among what is parked.
+    parked_requests: usize,
     bytes_max: usize,
     owes_wake: bool,
     metrics: Arc<EngineMetrics>,
@@ -35,6 +37,7 @@ impl Outbox {
             sender,
             parked: VecDeque::new(),
             parked_bytes: 0,
+            parked_requests: 0,
             bytes_max: PARKED_BYTES_MAX,
             owes_wake: false,
             metrics,
@@ -78,8 +81,12 @@ impl Outbox {
     pub(super) fn flush(&mut self) -> bool {
         while let Some(mail) = self.parked.pop_front() {
             let bytes = bytes_of(&mail);
+            let is_request = matches!(mail, Mail::Request(_));
             match self.sender.push(mail) {
-                Ok(()) => self.parked_bytes -= bytes,
+                Ok(()) => {
+                    self.parked_bytes -= bytes;
+                    self.parked_requests -= usize::from(is_request);
+                }
                 Err(Full(mail)) => {
                     self.parked.push_front(mail);
                     break;
@@ -98,7 +105,13 @@ impl Outbox {
     fn park(&mut self, mail: Mail) {
         self.metrics.parked.add(1);
         self.parked_bytes += bytes_of(&mail);
+        self.parked_requests += usize::from(matches!(mail, Mail::Request(_)));
         self.parked.push_back(mail);
+    }
+
+    /// How many requests are parked.
+    pub(super) fn parked_requests(&self) -> usize {
+        self.parked_requests
     }
 }
 

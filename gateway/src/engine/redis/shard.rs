@@ -7,7 +7,9 @@ use flux_runtime::log::LogWriter;
 use flux_runtime::mailbox::Receiver;
 use tokio::sync::mpsc;
 
+use super::super::local::Local;
 use super::super::{Asker, EngineMetrics, Event, Mail, Request};
+use crate::limits::INTEREST_PARKED_MAX;
 use crate::protocol::ErrorCode;
 use crate::pubsub::{ChannelKey, MessageRef, ShardIndex, Variant};
 
@@ -16,10 +18,11 @@ pub struct RedisShard {
     shard: ShardIndex,
     inbox: Receiver<Mail>,
     requests: mpsc::Sender<Request>,
-    /// Interest that waits for room among the requests; bounded by the shard's own channels.
+    /// Interest that waits for room among the requests: `INTEREST_PARKED_MAX` subscribes and the
+    /// ends of them and of the shard's channels.
     parked: VecDeque<Request>,
     /// Answers that need nobody else.
-    local: VecDeque<Event>,
+    local: Local,
     arena: LogWriter,
     metrics: Arc<EngineMetrics>,
 }
@@ -36,7 +39,7 @@ impl RedisShard {
             inbox,
             requests,
             parked: VecDeque::new(),
-            local: VecDeque::new(),
+            local: Local::default(),
             arena: LogWriter::new(),
             metrics,
         }
@@ -48,6 +51,11 @@ impl RedisShard {
         variant: Variant,
         key: ChannelKey,
     ) {
+        if self.parked.len() >= INTEREST_PARKED_MAX {
+            self.metrics.refused.add(1);
+            self.local.refuse(key);
+            return;
+        }
         self.ask(Request::Subscribe {
             channel: Arc::clone(channel),
             variant,
@@ -62,6 +70,9 @@ impl RedisShard {
         variant: Variant,
         key: ChannelKey,
     ) {
+        if self.local.ends_refused(key) {
+            return;
+        }
         self.ask(Request::Unsubscribe {
             channel: Arc::clone(channel),
             variant,
@@ -89,7 +100,7 @@ impl RedisShard {
             _ if is_accepted => {}
             Some(asker) => {
                 self.metrics.refused.add(1);
-                self.local.push_back(Event::Published {
+                self.local.push(Event::Published {
                     asker,
                     result: Err(ErrorCode::TooManyRequests),
                 });
@@ -99,7 +110,7 @@ impl RedisShard {
     }
 
     pub(in super::super) fn poll(&mut self) -> Option<Event> {
-        if let Some(event) = self.local.pop_front() {
+        if let Some(event) = self.local.pop() {
             return Some(event);
         }
         match self.inbox.pop()? {
@@ -135,5 +146,35 @@ impl RedisShard {
     fn ask(&mut self, request: Request) {
         self.parked.push_back(request);
         self.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flux_runtime::mailbox::{mailbox, wake_pair};
+
+    use super::*;
+
+    #[test]
+    fn clients_that_come_and_go_cannot_pile_up_requests_for_an_engine_that_is_behind() {
+        let (waker, _source) = wake_pair().expect("an eventfd");
+        let (_mail, inbox) = mailbox(2, waker);
+        let (requests, _unread) = mpsc::channel(2);
+        let mut door = RedisShard::new(0, inbox, requests, Arc::default());
+        let channel: Arc<str> = Arc::from("c");
+        for generation in 0..4 * INTEREST_PARKED_MAX as u32 {
+            let key = ChannelKey {
+                index: 0,
+                generation,
+            };
+            door.subscribe(&channel, Variant::Json, key);
+            door.unsubscribe(&channel, Variant::Json, key);
+            if generation % 64 == 0 {
+                while door.poll().is_some() {}
+            }
+        }
+        assert!(door.metrics.refused.get() > 0);
+        let waiting = door.parked.len();
+        assert!(waiting <= 2 * INTEREST_PARKED_MAX, "{waiting}");
     }
 }
