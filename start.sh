@@ -47,10 +47,13 @@ esac
 mkdir -p "$STATE"
 printf '%s\n' "$want" >"$STATE/mode"
 printf '%s\n' "$nodes" >"$STATE/nodes"
+# Where a port is taken, nothing has been started: nothing to remember.
+[ -n "$now" ] || trap 'rm -f "$STATE"/{mode,nodes}; rmdir "$STATE" 2>/dev/null || true' EXIT
 check_port registry "$REGISTRY_PORT"
 check_port tcp-lb 8080
 check_port dashboard 9090
 for n in $(seq "$nodes"); do check_port "gateway-$n" "800$n"; check_port "gateway-$n" "810$n"; done
+trap - EXIT
 
 case $want in
   docker)
