@@ -5,10 +5,12 @@
 //! | from configuration to running shards | `start` |
 //! | what is shown of it: `/api/status`, the registry's record, liveness of shards | `status` |
 //! | the control plane's life: admin pages, signals, drain, exit code | `run` |
+//! | the end of the shards | `stop` |
 
 mod run;
 mod start;
 mod status;
+mod stop;
 
 pub use run::run;
 pub use start::{Node, StartError};

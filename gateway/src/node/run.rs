@@ -19,6 +19,8 @@ use super::status::Pulse;
 
 /// How often the shards' pulse is taken.
 const PULSE_EVERY: Duration = Duration::from_millis(250);
+/// Longest wait for the shards' threads to end. Their connections are gone by then.
+const SHARDS_END_MAX: Duration = Duration::from_secs(1);
 
 /// Serves a node until it has drained. Returns whether all was well to the end.
 ///
@@ -106,18 +108,9 @@ pub async fn run(mut node: Node, mut signals: Signals) -> io::Result<bool> {
     let _ = tokio::time::timeout(Duration::from_millis(500), admin).await;
     let is_well = !life.has_failed;
     let Node { shards, orders, .. } = node;
-    for sender in &orders {
-        let _ = sender.try_send(Order::Stop);
-    }
-    let mut all_joined = true;
-    for shard in shards {
-        if let Err(error) = shard.join() {
-            tracing::error!(%error, "a shard did not end well");
-            all_joined = false;
-        }
-    }
+    let all_ended = super::stop::stop(shards, &orders, SHARDS_END_MAX).await;
     tracing::info!("stopped");
-    Ok(is_well && all_joined)
+    Ok(is_well && all_ended)
 }
 
 fn join(node: &Node, registry: &flux_registry::Registry) -> Membership {
