@@ -84,6 +84,14 @@ const _: () = assert!(
         < SessionLimits::DEFAULT.ping_interval.as_millis()
 );
 
+/// Bytes of replies waiting for a client beyond which nothing more is read from it: it makes answers
+/// faster than it takes them.
+pub const READ_PAUSE_BYTES: usize = 128 * 1024;
+/// Longest wait for a client's answer to a close frame; beyond it the connection is cut.
+pub const CLOSE_WAIT_MAX: Duration = Duration::from_secs(3);
+/// Longest wait for a client to take an answer and close, after a plain request; beyond it the
+/// connection is cut.
+pub const LINGER_MAX: Duration = Duration::from_secs(2);
 /// Most bytes that a connection may be behind by before it is closed as a slow consumer (3008)
 /// (`client.queue_max_size`).
 pub const LAG_BYTES_MAX: u64 = 1024 * 1024;

@@ -9,11 +9,12 @@ use flux_runtime::ring::NetRing;
 use socket2::{SockRef, Socket};
 
 use crate::http::{HEAD_TIME_MAX, HeadScan, Rejection};
+use crate::limits::LINGER_MAX;
 use crate::websocket::Decoder;
 
+use super::Shard;
 use super::connection::{Closing, Connection, Head, Phase};
 use super::counters::Ended;
-use super::{Shard, close};
 
 impl Shard {
     pub(super) fn on_accepted(&mut self, ring: &mut NetRing, socket: OwnedFd, now: Instant) {
@@ -32,7 +33,7 @@ impl Shard {
         let is_full = connected >= self.core.shared.connections_max;
         let (phase, deadline) = if is_full {
             self.closing_count += 1;
-            let deadline = now + close::LINGER_MAX;
+            let deadline = now + LINGER_MAX;
             let closing = Closing {
                 deadline,
                 awaits_close_frame: false,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use flux_runtime::ring::{Key, NetRing, Shutdown};
 use socket2::SockRef;
 
+use crate::limits::{CLOSE_WAIT_MAX, LINGER_MAX};
 use crate::protocol::Disconnect;
 use crate::pubsub::{Slot, SlowReason};
 use crate::websocket::{CloseCode, Event, close_frame_into, close_reply_into};
@@ -12,11 +13,6 @@ use crate::websocket::{CloseCode, Event, close_frame_into, close_reply_into};
 use super::Shard;
 use super::connection::{Closing, Phase, slot};
 use super::counters::Ended;
-
-/// Longest wait for the client's answer to a close frame.
-const CLOSE_WAIT_MAX: Duration = Duration::from_secs(3);
-/// Longest wait for a client to take an answer and close, after a plain request.
-pub(super) const LINGER_MAX: Duration = Duration::from_secs(2);
 
 impl Shard {
     /// Sends a close frame and waits for the client's.

@@ -16,7 +16,8 @@
 //! - At most one send of a connection is in flight.
 //! - A connection whose phase is `Closing` has no session, subscriptions or directory entry.
 //! - An idle connection holds no buffer: `out` has memory only while there is something to send.
-//! - Every connection that waits for its peer has a timer.
+//! - Every connection that waits for its peer has a timer, but `/echo`, which is for tests: there a
+//!   client may say nothing for as long as it likes.
 
 mod accept;
 mod buffers;

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use flux_runtime::ring::{Key, NetRing, RecvBuffer};
 
+use crate::limits::READ_PAUSE_BYTES;
 use crate::protocol::Disconnect;
 use crate::websocket::{self, CloseCode, CloseReason, Event, Opcode};
 
@@ -11,10 +12,6 @@ use super::Shard;
 use super::connection::{Connection, Phase};
 use super::core::Disconnected;
 use super::counters::Ended;
-
-/// Bytes waiting for the client beyond which nothing more is read from it: it makes answers faster
-/// than it takes them.
-const READ_PAUSE_BYTES: usize = 128 * 1024;
 
 impl Shard {
     pub(super) fn on_received(
