@@ -111,6 +111,10 @@ impl Connections {
         Some(self.slab.remove(slot(key) as usize))
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Connection> {
+        self.slab.iter().map(|(_, connection)| connection)
+    }
+
     pub(super) fn keys(&self) -> Vec<Key> {
         self.slab
             .iter()

@@ -228,6 +228,28 @@ impl Shard {
     }
 }
 
+impl Drop for Shard {
+    /// However it ends, also by a panic: its connections end with it, and nobody must wait for them
+    /// or look for them.
+    fn drop(&mut self) {
+        for connection in self.connections.iter() {
+            if let Some(key) = connection.directory_key {
+                self.core.shared.directory.remove(key);
+            }
+        }
+        let counters = &self.core.counters;
+        for gone in [
+            &counters.connections,
+            &counters.closing,
+            &counters.clients,
+            &counters.channels,
+            &counters.subscriptions,
+        ] {
+            gone.set(0);
+        }
+    }
+}
+
 impl Service for Shard {
     fn on_completion(&mut self, ring: &mut NetRing, completion: Completion, now: Instant) {
         match completion {

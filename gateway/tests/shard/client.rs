@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use flux_gateway::protocol::ClientId;
 use socket2::{Domain, Socket, Type};
 use tungstenite::{Message, WebSocket};
 
@@ -12,6 +13,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Client {
     socket: WebSocket<TcpStream>,
     commands: u32,
+    /// The reply to the connect command.
+    connected: String,
 }
 
 /// What a client gets.
@@ -49,9 +52,17 @@ impl Client {
         let mut client = Self {
             socket,
             commands: 0,
+            connected: String::new(),
         };
-        client.ask(r#""connect":{}"#);
+        client.connected = client.ask(r#""connect":{}"#);
         client
+    }
+
+    /// The id that the server has given it.
+    pub(crate) fn id(&self) -> ClientId {
+        let (_, rest) = self.connected.split_once(r#""client":""#).expect("an id");
+        let (id, _) = rest.split_once('"').expect("an id");
+        ClientId::parse(id).expect("an id")
     }
 
     /// Sends a command without waiting for its reply; returns its id.

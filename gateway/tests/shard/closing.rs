@@ -45,3 +45,20 @@ fn what_was_published_before_the_drain_closes_a_client_stands_before_its_close_f
         }
     }
 }
+
+#[test]
+fn a_shard_that_has_ended_counts_no_connection_and_lists_no_client() {
+    let node = Settings::default().start();
+    let client = Client::connect(node.address);
+    let id = client.id();
+    assert!(node.shared.directory.find(id).is_some());
+    wait_for("the client to be counted", || {
+        node.count(|counters| &counters.connections) == 1
+    });
+    node.order(Order::Stop);
+    wait_for("nobody to be left", || {
+        node.count(|counters| &counters.connections) == 0
+            && node.count(|counters| &counters.clients) == 0
+            && node.shared.directory.find(id).is_none()
+    });
+}

@@ -129,6 +129,7 @@ impl Listening {
         }
         Node {
             address,
+            shared,
             counters,
             orders,
             shards,
@@ -139,6 +140,7 @@ impl Listening {
 /// Running shards.
 pub(crate) struct Node {
     pub(crate) address: SocketAddr,
+    pub(crate) shared: Arc<Shared>,
     counters: Vec<Arc<Counters>>,
     orders: Vec<Sender<Order>>,
     shards: Vec<ShardThread>,
