@@ -147,3 +147,7 @@ pub const REDIS_RECONNECT_DELAY_MAX: Duration = Duration::from_secs(1);
 const _: () = assert!(REDIS_RECORD_BYTES_MAX < REDIS_RECEIVED_BYTES_MAX);
 const _: () = assert!(REDIS_RECORD_BYTES_MAX < PARKED_BYTES_MAX);
 const _: () = assert!(REDIS_PROBE_INTERVAL.as_millis() * 2 < REDIS_PROBE_DEADLINE.as_millis());
+
+/// Events of the engine that a shard takes in one turn; what is left waits for the next one, behind
+/// a round, so that many small channels cannot keep a shard from sending.
+pub const EVENTS_A_TURN_MAX: usize = 4_096;

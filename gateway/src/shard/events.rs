@@ -6,6 +6,7 @@ use std::time::Instant;
 use flux_runtime::ring::{Key, NetRing};
 
 use crate::engine::{Asker, Event};
+use crate::limits::EVENTS_A_TURN_MAX;
 use crate::protocol::{ErrorCode, Unsubscribe};
 use crate::pubsub::{ChannelKey, Slot};
 use crate::session::Session;
@@ -17,7 +18,11 @@ use super::core::Core;
 impl Shard {
     /// Takes what the engine has, as far as the next round can take it.
     pub(super) fn take_events(&mut self, ring: &mut NetRing, now: Instant) {
-        while !self.core.subscriptions.is_urgent() {
+        for _ in 0..EVENTS_A_TURN_MAX {
+            // A burst in one channel must reach its subscribers before more of it is taken.
+            if self.core.subscriptions.is_urgent() {
+                break;
+            }
             let Some(event) = self.core.engine.poll() else {
                 break;
             };
