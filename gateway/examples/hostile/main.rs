@@ -1,7 +1,7 @@
 //! What an attack costs everybody else: 100 well-behaved clients measure their latency with and without hostile
 //! ones beside them, in turns, in one run. Started by `scripts/hostile`, which builds it and gives it a core.
 //!
-//! The gateway runs on the first core, everything else on the second; the attackers with the lowest priority, so
+//! The gateway runs on the first core, everything else on the second; the attackers in the idle class, so
 //! that they take the gateway's time and not that of the clients that measure.
 #![allow(
     clippy::print_stdout,
@@ -86,8 +86,9 @@ struct Attackers(std::process::Child);
 
 fn attackers(target: &Target, flags: &Flags) -> Attackers {
     let program = std::env::current_exe().expect("this program");
-    let child = Command::new("nice")
-        .args(["-n", "19"])
+    // Not merely nice: only the idle class gives way at once to a client that wakes up.
+    let child = Command::new("chrt")
+        .args(["--idle", "0"])
         .arg(program)
         .args(["--attack", &target.clients.to_string()])
         .args(["--seconds", &(flags.seconds + 2).to_string()])
@@ -95,7 +96,7 @@ fn attackers(target: &Target, flags: &Flags) -> Attackers {
         .args(["--attacks-per-s", &flags.attacks_per_s.to_string()])
         .stdout(std::process::Stdio::piped())
         .spawn()
-        .expect("the command nice");
+        .expect("the command chrt (package util-linux)");
     Attackers(child)
 }
 

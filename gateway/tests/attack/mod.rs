@@ -272,8 +272,8 @@ pub fn all() -> Vec<Attack> {
             "message_too_big",
         ),
         frames(
-            "a hundred and forty thousand empty fragments",
-            [frame(BINARY, b""), frame(0, b"").repeat(140_000)].concat(),
+            "seventy thousand empty fragments",
+            [frame(BINARY, b""), frame(0, b"").repeat(70_000)].concat(),
             1008,
             "too_many_fragments",
         ),
