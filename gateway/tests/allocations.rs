@@ -217,17 +217,15 @@ fn a_claimed_length_costs_nothing_until_its_bytes_come() {
 fn a_million_fragments_cost_bounded_memory() {
     let limits = Limits::default();
     // (payload of each fragment, how the connection ends, fragments until then)
+    let fragments_max = limits.message_fragments_max as usize;
     for (payload, reason, taken) in [
         (
-            &b"x"[..],
+            &[b'x'; 64][..],
             CloseReason::MessageTooBig,
-            limits.message_bytes_max,
+            limits.message_bytes_max / 64,
         ),
-        (
-            b"",
-            CloseReason::TooManyFragments,
-            limits.message_fragments_max as usize,
-        ),
+        (b"x", CloseReason::TooManyFragments, fragments_max),
+        (b"", CloseReason::TooManyFragments, fragments_max),
     ] {
         let first = ClientFrame::fragment(TEXT, payload).bytes();
         let further = ClientFrame::fragment(CONTINUATION, payload).bytes();
@@ -235,7 +233,7 @@ fn a_million_fragments_cost_bounded_memory() {
         let mut outcome = Ok(());
         let mut fragments = 0;
         let counts = measure(|| {
-            let mut buffer = [0; 16];
+            let mut buffer = [0; 80];
             for number in 0..1_000_000 {
                 let frame = if number == 0 { &first } else { &further };
                 let bytes = &mut buffer[..frame.len()];

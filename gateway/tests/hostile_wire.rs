@@ -159,7 +159,8 @@ fn a_gibibyte_is_refused_on_its_claim() {
 fn a_million_fragments_end_in_bounded_time() {
     within_seconds(20, || {
         for (payload, reason) in [
-            (&b"x"[..], CloseReason::MessageTooBig),
+            (&[b'x'; 64][..], CloseReason::MessageTooBig),
+            (b"x", CloseReason::TooManyFragments),
             (b"", CloseReason::TooManyFragments),
         ] {
             let mut bytes = ClientFrame::fragment(TEXT, payload).bytes();

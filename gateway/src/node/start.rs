@@ -119,10 +119,7 @@ impl Node {
         let readiness = Readiness::new();
         let shared = Arc::new(Shared {
             policy,
-            limits: Limits {
-                message_bytes_max: config.websocket.message_size_limit,
-                ..Limits::default()
-            },
+            limits: Limits::for_messages_of(config.websocket.message_size_limit),
             connections_max,
             trusted_proxies: config.trusted_proxies.clone(),
             readiness: readiness.clone(),

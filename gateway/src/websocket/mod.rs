@@ -36,13 +36,35 @@ pub struct Limits {
     pub message_fragments_max: u32,
 }
 
+impl Limits {
+    /// Bounds for messages of at most `message_bytes_max` bytes: they may come in as many frames as fragments of 64
+    /// bytes need, and a last empty one (Autobahn 9.3.1 sends 4 MiB so). Each frame costs the shard time whatever its
+    /// length, so empty ones must not be free.
+    pub const fn for_messages_of(message_bytes_max: usize) -> Limits {
+        let fragments = message_bytes_max / FRAGMENT_BYTES_LIKELY + 1;
+        let bounded = if fragments < FRAGMENTS_FLOOR {
+            FRAGMENTS_FLOOR
+        } else {
+            fragments
+        };
+        Limits {
+            message_bytes_max,
+            message_fragments_max: if bounded > u32::MAX as usize {
+                u32::MAX
+            } else {
+                bounded as u32
+            },
+        }
+    }
+}
+
+/// Shortest fragment that a reasonable client cuts a long message into, in bytes.
+const FRAGMENT_BYTES_LIKELY: usize = 64;
+/// Frames that even the shortest message may come in.
+const FRAGMENTS_FLOOR: usize = 64;
+
 impl Default for Limits {
     fn default() -> Limits {
-        Limits {
-            message_bytes_max: 65_536,
-            // 4 MiB in fragments of 64 bytes and a last empty one, as Autobahn 9.3.1 and 9.4.1 send it. Each
-            // empty frame costs the shard time: no more than somebody needs.
-            message_fragments_max: 65_537,
-        }
+        Limits::for_messages_of(65_536)
     }
 }
