@@ -48,6 +48,8 @@ export class JavaScriptClient extends Client {
   }
 
   async subscribe(channel, { joinLeave = false } = {}) {
+    // A channel that is subscribed to again has been confirmed before.
+    const count = this.of("subscribed", channel).length + 1;
     const subscription = this.centrifuge.newSubscription(channel, { joinLeave });
     for (const kind of ["subscribing", "subscribed", "unsubscribed", "publication", "join", "leave"]) {
       subscription.on(kind, (context) => this.events.push({ kind, channel, ...context }));
@@ -58,7 +60,7 @@ export class JavaScriptClient extends Client {
     });
     refused.catch(() => {});
     subscription.subscribe();
-    await Promise.race([this.event("subscribed", channel), refused]);
+    await Promise.race([this.event("subscribed", channel, { count }), refused]);
     return subscription;
   }
 
