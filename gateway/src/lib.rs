@@ -10,6 +10,7 @@
 //! | command | [`protocol`] (pure) |
 //! | what a client may do and is told | [`session`] (pure) |
 //! | channel, fan-out | [`pubsub`] (pure) |
+//! | tokens, the backend's word | [`authority`] |
 //! | between shards and nodes | [`engine`] |
 //! | send queue, write | `shard/send` |
 //! | the end | `shard/close`, [`drain`] (pure) |
@@ -17,6 +18,7 @@
 //! Around it: [`config`], [`limits`], [`metrics`], [`node`] (start, control plane).
 
 pub mod api;
+pub mod authority;
 pub mod config;
 pub mod drain;
 pub mod engine;

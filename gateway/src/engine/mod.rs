@@ -16,6 +16,7 @@
 //!   [`Event::Delivery`] with this key until [`Engine::unsubscribe`], or [`Event::Lost`] does.
 //! - Every [`Engine::publish`] with an asker is answered by one [`Event::Published`].
 
+pub mod history;
 mod local;
 mod memory;
 mod metrics;

@@ -31,7 +31,7 @@ pub enum Request<'a> {
     /// How many are in the channel.
     PresenceStats(ChannelRequest<'a>),
     /// Past publications of the channel.
-    History(ChannelRequest<'a>),
+    History(HistoryRequest<'a>),
     /// A call to the backend.
     Rpc(RpcRequest<'a>),
     /// A message to the backend, without a reply.
@@ -69,10 +69,26 @@ impl Request<'_> {
 pub struct ConnectRequest<'a> {
     /// JWT, empty for an anonymous client.
     pub token: Cow<'a, str>,
+    /// For the backend's connect proxy; empty without.
+    pub data: Cow<'a, [u8]>,
+    /// Server-side subscriptions that the client had and wants to recover: channel and position.
+    /// At most as many as a message can hold.
+    pub subs: Vec<(Cow<'a, str>, SincePosition<'a>)>,
     /// The SDK's or the application's name for the kind of client.
     pub name: Cow<'a, str>,
     /// The application's version.
     pub version: Cow<'a, str>,
+}
+
+/// From where a client wants to go on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SincePosition<'a> {
+    /// Whether the client wants what it missed.
+    pub recover: bool,
+    /// The last offset that it has seen.
+    pub offset: u64,
+    /// The epoch of that offset; empty: any.
+    pub epoch: Cow<'a, str>,
 }
 
 /// What to subscribe to, and how.
@@ -82,12 +98,22 @@ pub struct SubscribeRequest<'a> {
     pub channel: Cow<'a, str>,
     /// JWT for this channel, empty without.
     pub token: Cow<'a, str>,
+    /// From where to go on.
+    pub since: SincePosition<'a>,
+    /// For the backend's subscribe proxy; empty without.
+    pub data: Cow<'a, [u8]>,
+    /// The client wants its position checked.
+    pub positioned: bool,
+    /// The client wants to be able to recover.
+    pub recoverable: bool,
     /// The client wants join and leave pushes.
     pub join_leave: bool,
     /// The delta format that the client understands, empty without.
     pub delta: Cow<'a, str>,
     /// Whether the client wants only publications whose tags pass a filter.
     pub has_tags_filter: bool,
+    /// Bits that change details; 2: a position that cannot be recovered is error 112.
+    pub flag: i64,
     /// Kind of subscription; 0 is the plain one, the others are maps and shared polls.
     pub kind: i32,
 }
@@ -108,6 +134,19 @@ pub struct PublishRequest<'a> {
     pub data: Cow<'a, [u8]>,
     /// Kind of channel; 0 is the plain one.
     pub kind: i32,
+}
+
+/// Which past publications.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistoryRequest<'a> {
+    /// Never empty in a valid request.
+    pub channel: Cow<'a, str>,
+    /// How many at most; 0: none, only the position; below 0: as many as allowed.
+    pub limit: i32,
+    /// Only those behind this position (before it, in reverse); none: from the end of the history.
+    pub since: Option<(u64, Cow<'a, str>)>,
+    /// Newest first.
+    pub reverse: bool,
 }
 
 /// What to call.

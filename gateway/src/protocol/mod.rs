@@ -15,11 +15,13 @@ pub mod codes;
 pub mod command;
 pub mod json;
 pub mod reply;
+pub mod tags;
 
 pub use client_id::ClientId;
 pub use codes::{Disconnect, ErrorCode, Unsubscribe};
 pub use command::{Command, Request};
-pub use reply::{ClientInfo, ConnectResult, Publication, Push, Reply};
+pub use reply::{ClientInfo, ConnectResult, Error, Publication, Push, Reply, SubscribeResult};
+pub use tags::Tags;
 
 /// How commands, replies and pushes look on the wire; chosen once per connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -3,6 +3,7 @@
 //! | stage | file |
 //! |---|---|
 //! | what is published, and how it looks on the wire | `publication` |
+//! | where a client is in a channel's history | `position` |
 //! | one order per channel; encoded once per variant, handed to the shards that listen | `sequencer` |
 //! | what a shard keeps of a channel: the stretch of log that somebody still needs | `channel` |
 //! | who on this shard listens to what, and how far each has read | `subscriptions`, `table` |
@@ -16,6 +17,7 @@
 mod channel;
 mod fanout;
 mod pacing;
+mod position;
 mod publication;
 mod sequencer;
 #[cfg(test)]
@@ -25,6 +27,7 @@ mod table;
 
 pub use fanout::{Gathered, SlowReason};
 pub use pacing::{Due, Pacer, PacingConfig};
+pub use position::{Epoch, KnownEpoch, StreamPosition};
 pub use publication::{Message, MessageKind, MessageRef};
 pub use sequencer::{Interest, Sequencer};
 pub use subscriptions::{

@@ -73,7 +73,7 @@ impl<'a> MessageRef<'a> {
                 publication: Publication {
                     data,
                     info,
-                    offset: 0,
+                    ..Publication::default()
                 },
             },
             Self::Join(info) => Push::Join { channel, info },

@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use super::{ChannelOptions, Effect, Phase, Session, rules};
 use crate::protocol::command::{
-    Command, ConnectRequest, PublishRequest, Request, SubscribeRequest,
+    ChannelRequest, Command, ConnectRequest, HistoryRequest, PublishRequest, Request,
+    SubscribeRequest,
 };
-use crate::protocol::{ConnectResult, Disconnect, ErrorCode, Reply};
+use crate::protocol::{ConnectResult, Disconnect, ErrorCode, Reply, SubscribeResult};
 
 /// Why a command is not carried out.
 enum Refusal {
@@ -39,7 +40,7 @@ impl Session {
         let id = command.id;
         match self.dispatch(command, now, out, effect) {
             Ok(()) => {}
-            Err(Refusal::Error(error)) => self.format.reply(out, id, &Reply::Error(error)),
+            Err(Refusal::Error(error)) => self.format.reply(out, id, &Reply::from(error)),
             Err(Refusal::Disconnect(disconnect)) => self.disconnect(disconnect, effect),
         }
     }
@@ -73,11 +74,11 @@ impl Session {
                 self.client_unsubscribes(id, &request.channel, out, effect)
             }
             Some(
-                Request::History(request)
-                | Request::Presence(request)
-                | Request::PresenceStats(request),
+                Request::Presence(ChannelRequest { channel })
+                | Request::PresenceStats(ChannelRequest { channel })
+                | Request::History(HistoryRequest { channel, .. }),
             ) => {
-                self.channel_options(&request.channel)?;
+                self.channel_options(&channel)?;
                 Err(ErrorCode::NotAvailable.into())
             }
             Some(Request::Rpc(_)) => Err(ErrorCode::NotAvailable.into()),
@@ -119,8 +120,12 @@ impl Session {
         let result = ConnectResult {
             client: self.client,
             version: &self.config.version,
+            ttl_seconds: None,
+            data: b"",
+            subs: &[],
             ping_seconds: limits.ping_interval.as_secs() as u32,
             pong: true,
+            session: "",
             node: &self.config.node,
         };
         self.format.reply(out, id, &Reply::Connect(result));
@@ -198,7 +203,8 @@ impl Session {
             // A subscribe that still waits succeeds and ends in one: nothing was published in
             // between, and the client may subscribe again without waiting for the engine.
             if let Some(pending) = subscription.pending {
-                self.format.reply(out, pending, &Reply::Subscribe);
+                self.format
+                    .reply(out, pending, &Reply::Subscribe(SubscribeResult::default()));
             }
             self.end(&subscription, effect);
         }

@@ -25,7 +25,8 @@ pub use rules::{ChannelOptions, ChannelRules, Namespace};
 
 use crate::limits::SessionLimits;
 use crate::protocol::{
-    ClientId, ClientInfo, Disconnect, ErrorCode, Push, Reply, Unsubscribe, WireFormat,
+    ClientId, ClientInfo, Disconnect, ErrorCode, Push, Reply, SubscribeResult, Unsubscribe,
+    WireFormat,
 };
 use subscriptions::{Subscription, Subscriptions};
 
@@ -201,7 +202,8 @@ impl Session {
             Ok(()) => {
                 subscription.pending = None;
                 let announces = subscription.announces;
-                self.format.reply(out, id, &Reply::Subscribe);
+                self.format
+                    .reply(out, id, &Reply::Subscribe(SubscribeResult::default()));
                 if announces {
                     effect(Effect::Join {
                         channel,
@@ -211,7 +213,7 @@ impl Session {
             }
             Err(error) => {
                 self.subscriptions.remove(channel);
-                self.format.reply(out, id, &Reply::Error(error));
+                self.format.reply(out, id, &Reply::from(error));
             }
         }
         self.check_invariants();
@@ -224,7 +226,7 @@ impl Session {
         }
         debug_assert!(self.publishing > 0, "an answer to a publish that was not");
         self.publishing = self.publishing.saturating_sub(1);
-        let reply = result.map_or_else(Reply::Error, |()| Reply::Publish);
+        let reply = result.map_or_else(Reply::from, |()| Reply::Publish);
         self.format.reply(out, id, &reply);
         self.check_invariants();
     }
@@ -242,7 +244,8 @@ impl Session {
         };
         // The subscribe that waits is answered too: the client sees it succeed and end.
         if let Some(id) = subscription.pending {
-            self.format.reply(out, id, &Reply::Subscribe);
+            self.format
+                .reply(out, id, &Reply::Subscribe(SubscribeResult::default()));
         }
         self.end(&subscription, effect);
         let push = Push::Unsubscribe {

@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use super::scan::{Malformed, Scanner};
 use crate::protocol::DecodeError;
 use crate::protocol::command::{
-    ChannelRequest, Command, ConnectRequest, PublishRequest, RefreshRequest, Request, RpcRequest,
-    SendRequest, SubRefreshRequest, SubscribeRequest,
+    ChannelRequest, Command, ConnectRequest, HistoryRequest, PublishRequest, RefreshRequest,
+    Request, RpcRequest, SendRequest, SincePosition, SubRefreshRequest, SubscribeRequest,
 };
 
 /// The commands of `message`: one a line, with or without a newline after the last one.
@@ -92,6 +92,8 @@ fn request<'a>(scanner: &mut Scanner<'a>, name: &str) -> Result<Option<Request<'
             let is_set = scanner.object(|scanner, name| {
                 match name {
                     "token" => request.token = scanner.text()?,
+                    "data" => request.data = data(scanner)?,
+                    "subs" => request.subs = subs(scanner)?,
                     "name" => request.name = scanner.text()?,
                     "version" => request.version = scanner.text()?,
                     _ => skip(scanner)?,
@@ -106,6 +108,13 @@ fn request<'a>(scanner: &mut Scanner<'a>, name: &str) -> Result<Option<Request<'
                 match name {
                     "channel" => request.channel = scanner.text()?,
                     "token" => request.token = scanner.text()?,
+                    "recover" => request.since.recover = scanner.boolean()?,
+                    "epoch" => request.since.epoch = scanner.text()?,
+                    "offset" => request.since.offset = scanner.integer()?,
+                    "data" => request.data = data(scanner)?,
+                    "positioned" => request.positioned = scanner.boolean()?,
+                    "recoverable" => request.recoverable = scanner.boolean()?,
+                    "flag" => request.flag = scanner.integer()?,
                     "join_leave" => request.join_leave = scanner.boolean()?,
                     "delta" => request.delta = scanner.text()?,
                     "tf" => request.has_tags_filter = scanner.value()? != "null",
@@ -132,7 +141,20 @@ fn request<'a>(scanner: &mut Scanner<'a>, name: &str) -> Result<Option<Request<'
         "unsubscribe" => channel(scanner)?.map(Request::Unsubscribe),
         "presence" => channel(scanner)?.map(Request::Presence),
         "presence_stats" => channel(scanner)?.map(Request::PresenceStats),
-        "history" => channel(scanner)?.map(Request::History),
+        "history" => {
+            let mut request = HistoryRequest::default();
+            let is_set = scanner.object(|scanner, name| {
+                match name {
+                    "channel" => request.channel = scanner.text()?,
+                    "limit" => request.limit = scanner.integer()?,
+                    "since" => request.since = position(scanner)?,
+                    "reverse" => request.reverse = scanner.boolean()?,
+                    _ => skip(scanner)?,
+                }
+                Ok(())
+            })?;
+            is_set.then_some(Request::History(request))
+        }
         "rpc" => {
             let mut request = RpcRequest::default();
             let is_set = scanner.object(|scanner, name| {
@@ -197,6 +219,41 @@ fn channel<'a>(scanner: &mut Scanner<'a>) -> Result<Option<ChannelRequest<'a>>, 
         Ok(())
     })?;
     Ok(is_set.then_some(request))
+}
+
+/// Channels with the positions to go on from.
+fn subs<'a>(
+    scanner: &mut Scanner<'a>,
+) -> Result<Vec<(Cow<'a, str>, SincePosition<'a>)>, Malformed> {
+    let mut subs: Vec<(Cow<'a, str>, SincePosition<'a>)> = Vec::new();
+    scanner.object(|scanner, channel| {
+        let mut since = SincePosition::default();
+        scanner.object(|scanner, name| {
+            match name {
+                "recover" => since.recover = scanner.boolean()?,
+                "epoch" => since.epoch = scanner.text()?,
+                "offset" => since.offset = scanner.integer()?,
+                _ => skip(scanner)?,
+            }
+            Ok(())
+        })?;
+        subs.push((Cow::Owned(channel.to_owned()), since));
+        Ok(())
+    })?;
+    Ok(subs)
+}
+
+fn position<'a>(scanner: &mut Scanner<'a>) -> Result<Option<(u64, Cow<'a, str>)>, Malformed> {
+    let (mut offset, mut epoch) = (0, Cow::Borrowed(""));
+    let is_set = scanner.object(|scanner, name| {
+        match name {
+            "offset" => offset = scanner.integer()?,
+            "epoch" => epoch = scanner.text()?,
+            _ => skip(scanner)?,
+        }
+        Ok(())
+    })?;
+    Ok(is_set.then_some((offset, epoch)))
 }
 
 /// A value that is passed on, on one line; null is a value like any other.

@@ -4,8 +4,9 @@
 //! where something stands in the buffer already.
 
 use crate::protocol::client_id::ClientId;
-use crate::protocol::codes::ErrorCode;
-use crate::protocol::reply::{ClientInfo, ConnectResult, Publication, Push, Reply};
+use crate::protocol::reply::{
+    ClientInfo, ConnectResult, Error, Publication, Push, Reply, SubscribeResult,
+};
 
 /// Appends `{"id":N,..}`.
 pub fn encode_reply(out: &mut Vec<u8>, id: u32, reply: &Reply<'_>) {
@@ -13,44 +14,137 @@ pub fn encode_reply(out: &mut Vec<u8>, id: u32, reply: &Reply<'_>) {
     out.extend_from_slice(b"{\"id\":");
     number(out, u64::from(id));
     match reply {
-        Reply::Error(error) => encode_error(out, *error),
-        Reply::Connect(result) => encode_connect(out, result),
-        Reply::Subscribe => out.extend_from_slice(b",\"subscribe\":{}}"),
-        Reply::Unsubscribe => out.extend_from_slice(b",\"unsubscribe\":{}}"),
-        Reply::Publish => out.extend_from_slice(b",\"publish\":{}}"),
+        Reply::Error(error) => encode_error(out, error),
+        Reply::Connect(result) => {
+            out.extend_from_slice(b",\"connect\":");
+            encode_connect(out, result);
+        }
+        Reply::Subscribe(result) => {
+            out.extend_from_slice(b",\"subscribe\":");
+            encode_subscribe(out, result);
+        }
+        Reply::Unsubscribe => out.extend_from_slice(b",\"unsubscribe\":{}"),
+        Reply::Publish => out.extend_from_slice(b",\"publish\":{}"),
+        Reply::Presence(clients) => {
+            out.extend_from_slice(b",\"presence\":{\"presence\":{");
+            for (at, info) in clients.iter().enumerate() {
+                comma(out, at);
+                client(out, info.client);
+                out.push(b':');
+                encode_client_info(out, info);
+            }
+            out.extend_from_slice(b"}}");
+        }
+        Reply::PresenceStats { clients, users } => {
+            out.extend_from_slice(b",\"presence_stats\":{\"num_clients\":");
+            number(out, u64::from(*clients));
+            out.extend_from_slice(b",\"num_users\":");
+            number(out, u64::from(*users));
+            out.push(b'}');
+        }
+        Reply::History {
+            publications,
+            offset,
+            epoch,
+        } => {
+            out.extend_from_slice(b",\"history\":{\"publications\":");
+            encode_publications(out, publications);
+            out.extend_from_slice(b",\"epoch\":");
+            string(out, epoch);
+            out.extend_from_slice(b",\"offset\":");
+            number(out, *offset);
+            out.push(b'}');
+        }
+        Reply::Rpc { data } => {
+            out.extend_from_slice(b",\"rpc\":");
+            let mut fields = Fields::begin(out);
+            fields.raw("data", data);
+            fields.end();
+        }
+        Reply::Refresh {
+            client: id,
+            version,
+            ttl_seconds,
+        } => {
+            out.extend_from_slice(b",\"refresh\":{\"client\":");
+            client(out, *id);
+            out.extend_from_slice(b",\"version\":");
+            string(out, version);
+            let mut fields = Fields::more(out);
+            fields.expiry(*ttl_seconds);
+            fields.end();
+        }
+        Reply::SubRefresh { ttl_seconds } => {
+            out.extend_from_slice(b",\"sub_refresh\":");
+            let mut fields = Fields::begin(out);
+            fields.expiry(*ttl_seconds);
+            fields.end();
+        }
     }
+    out.push(b'}');
 }
 
-fn encode_error(out: &mut Vec<u8>, error: ErrorCode) {
+fn encode_error(out: &mut Vec<u8>, error: &Error<'_>) {
     out.extend_from_slice(b",\"error\":{\"code\":");
-    number(out, u64::from(error.code()));
+    number(out, u64::from(error.code));
     out.extend_from_slice(b",\"message\":");
-    string(out, error.message());
-    if error.temporary() {
+    string(out, error.message);
+    if error.temporary {
         out.extend_from_slice(b",\"temporary\":true");
     }
-    out.extend_from_slice(b"}}");
+    out.push(b'}');
 }
 
 fn encode_connect(out: &mut Vec<u8>, result: &ConnectResult<'_>) {
-    out.extend_from_slice(b",\"connect\":{\"client\":");
+    out.extend_from_slice(b"{\"client\":");
     client(out, result.client);
-    if !result.version.is_empty() {
-        out.extend_from_slice(b",\"version\":");
-        string(out, result.version);
+    let mut fields = Fields::more(out);
+    fields.text("version", result.version);
+    fields.expiry(result.ttl_seconds);
+    fields.raw("data", result.data);
+    if !result.subs.is_empty() {
+        fields.name("subs");
+        fields.out.push(b'{');
+        for (at, (channel, result)) in result.subs.iter().enumerate() {
+            comma(fields.out, at);
+            string(fields.out, channel);
+            fields.out.push(b':');
+            encode_subscribe(fields.out, result);
+        }
+        fields.out.push(b'}');
     }
-    if result.ping_seconds > 0 {
-        out.extend_from_slice(b",\"ping\":");
-        number(out, u64::from(result.ping_seconds));
+    fields.number("ping", u64::from(result.ping_seconds));
+    fields.flag("pong", result.pong);
+    fields.text("session", result.session);
+    fields.text("node", result.node);
+    fields.end();
+}
+
+fn encode_subscribe(out: &mut Vec<u8>, result: &SubscribeResult<'_>) {
+    let mut fields = Fields::begin(out);
+    fields.expiry(result.ttl_seconds);
+    fields.flag("recoverable", result.recoverable);
+    fields.text("epoch", result.epoch);
+    if !result.publications.is_empty() {
+        fields.name("publications");
+        encode_publications(fields.out, result.publications);
     }
-    if result.pong {
-        out.extend_from_slice(b",\"pong\":true");
+    fields.flag("recovered", result.recovered);
+    fields.number("offset", result.offset);
+    fields.flag("positioned", result.positioned);
+    fields.raw("data", result.data);
+    fields.flag("was_recovering", result.was_recovering);
+    fields.flag("delta", result.delta);
+    fields.end();
+}
+
+fn encode_publications(out: &mut Vec<u8>, publications: &[Publication<'_>]) {
+    out.push(b'[');
+    for (at, publication) in publications.iter().enumerate() {
+        comma(out, at);
+        encode_publication(out, publication);
     }
-    if !result.node.is_empty() {
-        out.extend_from_slice(b",\"node\":");
-        string(out, result.node);
-    }
-    out.extend_from_slice(b"}}");
+    out.push(b']');
 }
 
 /// Appends `{"push":{..}}`.
@@ -78,15 +172,35 @@ pub fn encode_push(out: &mut Vec<u8>, push: &Push<'_>) {
             begin_push(out, channel, "unsubscribe");
             code_and_reason(out, unsubscribe.code, unsubscribe.reason);
         }
+        Push::Subscribe { channel, result } => {
+            begin_push(out, channel, "subscribe");
+            let mut fields = Fields::begin(out);
+            fields.flag("recoverable", result.recoverable);
+            fields.text("epoch", result.epoch);
+            fields.number("offset", result.offset);
+            fields.flag("positioned", result.positioned);
+            fields.raw("data", result.data);
+            fields.end();
+        }
         Push::Message { data } => {
             begin_push(out, "", "message");
             out.extend_from_slice(b"{\"data\":");
             out.extend_from_slice(data);
             out.push(b'}');
         }
+        Push::Connect(result) => {
+            begin_push(out, "", "connect");
+            encode_connect(out, result);
+        }
         Push::Disconnect(disconnect) => {
             begin_push(out, "", "disconnect");
             code_and_reason(out, disconnect.code, disconnect.reason);
+        }
+        Push::Refresh { ttl_seconds } => {
+            begin_push(out, "", "refresh");
+            let mut fields = Fields::begin(out);
+            fields.expiry(*ttl_seconds);
+            fields.end();
         }
     }
     out.extend_from_slice(b"}}");
@@ -99,11 +213,95 @@ fn encode_publication(out: &mut Vec<u8>, publication: &Publication<'_>) {
         out.extend_from_slice(b",\"info\":");
         encode_client_info(out, info);
     }
-    if publication.offset > 0 {
-        out.extend_from_slice(b",\"offset\":");
-        number(out, publication.offset);
+    let mut fields = Fields::more(out);
+    fields.number("offset", publication.offset);
+    if !publication.tags.is_empty() {
+        fields.name("tags");
+        fields.out.push(b'{');
+        for (at, (key, value)) in publication.tags.iter().enumerate() {
+            comma(fields.out, at);
+            string(fields.out, key);
+            fields.out.push(b':');
+            string(fields.out, value);
+        }
+        fields.out.push(b'}');
     }
-    out.push(b'}');
+    fields.flag("delta", publication.delta);
+    fields.end();
+}
+
+/// The fields of an object; those with a zero value are left out.
+struct Fields<'o> {
+    out: &'o mut Vec<u8>,
+    is_first: bool,
+}
+
+impl<'o> Fields<'o> {
+    /// Opens the object.
+    fn begin(out: &'o mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Self {
+            out,
+            is_first: true,
+        }
+    }
+
+    /// Goes on in an object that has fields.
+    fn more(out: &'o mut Vec<u8>) -> Self {
+        Self {
+            out,
+            is_first: false,
+        }
+    }
+
+    fn name(&mut self, name: &str) {
+        if !std::mem::take(&mut self.is_first) {
+            self.out.push(b',');
+        }
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    fn text(&mut self, name: &str, text: &str) {
+        if !text.is_empty() {
+            self.name(name);
+            string(self.out, text);
+        }
+    }
+
+    fn number(&mut self, name: &str, value: u64) {
+        if value > 0 {
+            self.name(name);
+            number(self.out, value);
+        }
+    }
+
+    fn flag(&mut self, name: &str, is_set: bool) {
+        if is_set {
+            self.name(name);
+            self.out.extend_from_slice(b"true");
+        }
+    }
+
+    /// JSON as it is.
+    fn raw(&mut self, name: &str, json: &[u8]) {
+        if !json.is_empty() {
+            self.name(name);
+            self.out.extend_from_slice(json);
+        }
+    }
+
+    fn expiry(&mut self, ttl_seconds: Option<u32>) {
+        if let Some(seconds) = ttl_seconds {
+            self.flag("expires", true);
+            self.number("ttl", u64::from(seconds));
+        }
+    }
+
+    fn end(self) {
+        self.out.push(b'}');
+    }
 }
 
 fn encode_joined_or_left(out: &mut Vec<u8>, info: &ClientInfo<'_>) {
@@ -155,6 +353,12 @@ fn code_and_reason(out: &mut Vec<u8>, code: u16, reason: &str) {
     out.extend_from_slice(b",\"reason\":");
     string(out, reason);
     out.push(b'}');
+}
+
+fn comma(out: &mut Vec<u8>, at: usize) {
+    if at > 0 {
+        out.push(b',');
+    }
 }
 
 fn separate(out: &mut Vec<u8>) {
@@ -216,6 +420,7 @@ fn string(out: &mut Vec<u8>, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::ErrorCode;
     use crate::protocol::codes::{Disconnect, Unsubscribe};
 
     fn written(encode: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -231,8 +436,12 @@ mod tests {
         let connect = ConnectResult {
             client: CLIENT,
             version: "flux 1",
+            ttl_seconds: None,
+            data: b"",
+            subs: &[],
             ping_seconds: 25,
             pong: true,
+            session: "",
             node: "gateway-2",
         };
         for (reply, expected) in [
@@ -240,15 +449,18 @@ mod tests {
                 Reply::Connect(connect),
                 r#"{"id":1,"connect":{"client":"00000000-0000-4000-8000-000000000007","version":"flux 1","ping":25,"pong":true,"node":"gateway-2"}}"#,
             ),
-            (Reply::Subscribe, r#"{"id":1,"subscribe":{}}"#),
+            (
+                Reply::Subscribe(SubscribeResult::default()),
+                r#"{"id":1,"subscribe":{}}"#,
+            ),
             (Reply::Unsubscribe, r#"{"id":1,"unsubscribe":{}}"#),
             (Reply::Publish, r#"{"id":1,"publish":{}}"#),
             (
-                Reply::Error(ErrorCode::PermissionDenied),
+                ErrorCode::PermissionDenied.into(),
                 r#"{"id":1,"error":{"code":103,"message":"permission denied"}}"#,
             ),
             (
-                Reply::Error(ErrorCode::TooManyRequests),
+                ErrorCode::TooManyRequests.into(),
                 r#"{"id":1,"error":{"code":111,"message":"too many requests","temporary":true}}"#,
             ),
         ] {
@@ -261,8 +473,12 @@ mod tests {
         let connect = ConnectResult {
             client: CLIENT,
             version: "",
+            ttl_seconds: None,
+            data: b"",
+            subs: &[],
             ping_seconds: 0,
             pong: false,
+            session: "",
             node: "",
         };
         assert_eq!(
@@ -281,7 +497,12 @@ mod tests {
         };
         let publication = |data, info, offset| Push::Publication {
             channel: "c",
-            publication: Publication { data, info, offset },
+            publication: Publication {
+                data,
+                info,
+                offset,
+                ..Publication::default()
+            },
         };
         for (push, expected) in [
             (
