@@ -8,6 +8,7 @@
 //! | bytes -> frames -> session (or echo) | `receive` |
 //! | what sessions ask for: subscriptions, engine | `core` |
 //! | what the engine says; what the control plane orders | `events`, `order` |
+//! | what the control plane asks of sessions, is asked by them, and answers for them | `call`, `doors`, `plain` |
 //! | rounds of fan-out; one send a connection at a time | `send` |
 //! | close frames, patience, the end of a socket | `close` |
 //! | connections by place and generation; spare memory; counters; clients by id | `connection`, `buffers`, `counters`, `directory` |
@@ -21,15 +22,18 @@
 
 mod accept;
 mod buffers;
+pub mod call;
 mod close;
 mod connection;
 mod core;
 mod counters;
 mod directory;
+pub mod doors;
 mod events;
 mod handshake;
 mod listener;
 mod order;
+pub mod plain;
 mod receive;
 mod send;
 
