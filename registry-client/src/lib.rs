@@ -25,7 +25,10 @@ mod registry;
 mod ring;
 mod task;
 
-pub use crate::redis::{RedisLogin, local_ip_towards, redis_client};
+pub use crate::redis::{
+    ClientCertificate, RedisDeployment, RedisLogin, RedisSettings, RedisTls, SentinelDeployment,
+    local_ip_towards, redis_client,
+};
 pub use error::{ConfigError, RegistryError};
 pub use lease::{Lease, LeaseEvent, Reply, Request, ServerClock, Step};
 pub use membership::{

@@ -32,6 +32,8 @@ pub const TTL_MAX: Duration = Duration::from_secs(3600);
 pub const VNODES_PER_WEIGHT: u32 = 512;
 /// Shortest pause between two reads, however many events arrive.
 pub const READ_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Addresses of Redis servers, sentinels or cluster seeds in one setting.
+pub const REDIS_ENDPOINTS_MAX: usize = 64;
 
 const _: () = assert!(DEPARTED_MAX * (ID_BYTES_MAX + 2 * TEXT_BYTES_MAX + 256) <= READ_BYTES_MAX);
 const _: () = assert!(SHARDS_MAX * 10 + 4096 <= RECORD_BYTES_MAX);

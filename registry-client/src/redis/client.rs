@@ -7,15 +7,15 @@ use std::time::Duration;
 use redis::io::AsyncDNSResolver;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
-    Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError,
-    TlsCertificates,
+    Client, ClientTlsConfig, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion,
+    RedisError, TlsCertificates,
 };
 use tokio::sync::watch;
 
 use crate::error::ConfigError;
 
 /// Where Redis is and who we are to it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct RedisLogin {
     /// `redis://[user[:password]@]host[:port][/db]`, `rediss://` for TLS, `redis+unix:///path`.
     pub url: String,
@@ -27,6 +27,35 @@ pub struct RedisLogin {
     pub database: Option<i64>,
     /// PEM certificates to trust instead of the public authorities (`rediss://` only).
     pub ca_pem: Option<Vec<u8>>,
+    /// What we show a server that asks who we are (`rediss://` only).
+    pub client_certificate: Option<ClientCertificate>,
+}
+
+/// A certificate of our own, and its key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// PEM, the own certificate first.
+    pub certificate_pem: Vec<u8>,
+    /// PEM.
+    pub key_pem: Vec<u8>,
+}
+
+impl std::fmt::Debug for ClientCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClientCertificate")
+    }
+}
+
+/// Without its secrets: the URL may hold a password too.
+impl std::fmt::Debug for RedisLogin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let address = self.url.as_str().into_connection_info();
+        f.debug_struct("RedisLogin")
+            .field("address", &address.map(|info| info.addr().to_string()).ok())
+            .field("username", &self.username)
+            .field("database", &self.database)
+            .finish_non_exhaustive()
+    }
 }
 
 impl RedisLogin {
@@ -93,17 +122,21 @@ pub fn redis_client(login: &RedisLogin, protocol: ProtocolVersion) -> Result<Cli
     if let ConnectionAddr::TcpTls { insecure: true, .. } = info.addr() {
         return Err("`#insecure` TLS is not supported: give the server's CA certificate".into());
     }
-    let client = match &login.ca_pem {
-        None => Client::open(info),
-        Some(pem) => Client::build_with_tls(
-            info,
-            TlsCertificates {
-                client_tls: None,
-                root_cert: Some(pem.clone()),
-            },
-        ),
+    if login.ca_pem.is_none() && login.client_certificate.is_none() {
+        return Client::open(info).map_err(|error| error.to_string());
+    }
+    let client_tls = login
+        .client_certificate
+        .as_ref()
+        .map(|own| ClientTlsConfig {
+            client_cert: own.certificate_pem.clone(),
+            client_key: own.key_pem.clone(),
+        });
+    let certificates = TlsCertificates {
+        client_tls,
+        root_cert: login.ca_pem.clone(),
     };
-    client.map_err(|error| error.to_string())
+    Client::build_with_tls(info, certificates).map_err(|error| error.to_string())
 }
 
 /// Our own address on the way to `peer`: the one that the kernel gives a socket that reaches it. Nothing

@@ -9,8 +9,10 @@
 //! | `PREFIX:events` | pub/sub channel that says that something changed |
 
 mod client;
+mod deployment;
 
-pub use client::{RedisLogin, local_ip_towards, redis_client};
+pub use client::{ClientCertificate, RedisLogin, local_ip_towards, redis_client};
+pub use deployment::{RedisDeployment, RedisSettings, RedisTls, SentinelDeployment};
 
 use std::net::IpAddr;
 use std::sync::Arc;
