@@ -238,7 +238,8 @@ impl MemoryEngine {
             metrics,
             ..
         } = self;
-        sequencer.publish(channel, message, &mut |shard, key, slice| {
+        sequencer.publish(channel, message, None, &mut |shard, key, delivered| {
+            let slice = delivered.slice;
             if shard == *own {
                 metrics.handed_over.add(1);
                 local.push(Event::Delivery { key, slice });
@@ -279,8 +280,8 @@ mod tests {
                 index: 0,
                 generation,
             };
-            engine.subscribe(&channel, Variant::Json, key);
-            engine.unsubscribe(&channel, Variant::Json, key);
+            engine.subscribe(&channel, Variant::JSON, key);
+            engine.unsubscribe(&channel, Variant::JSON, key);
             // The shard takes its mail now and then.
             if generation % 64 == 0 {
                 while let Some(event) = engine.poll() {
@@ -310,12 +311,9 @@ mod tests {
             index: 0,
             generation: 0,
         };
-        engine.subscribe(&channel, Variant::Json, key);
+        engine.subscribe(&channel, Variant::JSON, key);
         let data = vec![b'1'; 60_000];
-        let message = MessageRef::Publication {
-            data: &data,
-            info: None,
-        };
+        let message = MessageRef::data(&data);
         let count = 2 * PARKED_BYTES_MAX / data.len();
         for n in 0..count as u32 {
             let asker = Asker {

@@ -54,6 +54,14 @@ impl WireFormat {
         }
     }
 
+    /// Appends a push that stands alone, for clients that only listen. Whatever stands in `out` is
+    /// part of the same message.
+    pub fn bare_push(self, out: &mut Vec<u8>, push: &Push<'_>) {
+        match self {
+            Self::Json => json::encode_bare_push(out, push),
+        }
+    }
+
     /// Appends a ping. Whatever stands in `out` is part of the same message.
     pub fn ping(self, out: &mut Vec<u8>) {
         match self {

@@ -28,6 +28,12 @@ impl<'a> Tags<'a> {
         Some(Self(bytes))
     }
 
+    /// Tags that have been in a [`Tags`] of this process before, which need no second look.
+    #[must_use]
+    pub(crate) const fn packed_before(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
     /// The packed form.
     #[must_use]
     pub const fn packed(self) -> &'a [u8] {

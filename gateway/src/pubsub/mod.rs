@@ -2,7 +2,8 @@
 //!
 //! | stage | file |
 //! |---|---|
-//! | what is published, and how it looks on the wire | `publication` |
+//! | what is published | `publication` |
+//! | how that looks to a kind of client | `wire` |
 //! | where a client is in a channel's history | `position` |
 //! | one order per channel; encoded once per variant, handed to the shards that listen | `sequencer` |
 //! | what a shard keeps of a channel: the stretch of log that somebody still needs | `channel` |
@@ -24,15 +25,17 @@ mod sequencer;
 mod simulation;
 mod subscriptions;
 mod table;
+mod wire;
 
 pub use fanout::{Gathered, SlowReason};
 pub use pacing::{Due, Pacer, PacingConfig};
 pub use position::{Epoch, KnownEpoch, StreamPosition};
-pub use publication::{Message, MessageKind, MessageRef};
-pub use sequencer::{Interest, Sequencer};
+pub use publication::{Message, MessageKind, MessageRef, OwnedClientInfo};
+pub use sequencer::{Delivered, Interest, Sequencer};
 pub use subscriptions::{
     Released, Stats, Subscribed, Subscriptions, SubscriptionsConfig, Unsubscribed,
 };
+pub use wire::{Frame, Framing, Variant, Wire};
 
 /// A connection's place in its shard's slab.
 ///
@@ -41,31 +44,6 @@ pub type Slot = u32;
 
 /// Number of a shard within this node, from 0.
 pub type ShardIndex = u16;
-
-/// One encoding of a channel's messages; each variant in use has a log of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Variant {
-    /// JSON text frames, publications only.
-    Json = 0,
-    /// JSON text frames, publications and who joins and leaves.
-    JsonJoinLeave = 1,
-}
-
-impl Variant {
-    /// How many there are.
-    pub const COUNT: usize = 2;
-    /// All of them.
-    pub const ALL: [Variant; Self::COUNT] = [Variant::Json, Variant::JsonJoinLeave];
-
-    /// Whether a message of this kind is in this variant's log.
-    pub fn carries(self, kind: MessageKind) -> bool {
-        match self {
-            Variant::Json => kind == MessageKind::Publication,
-            Variant::JsonJoinLeave => true,
-        }
-    }
-}
 
 /// A shard's own name for one of its channels. The generation tells a channel from an earlier one
 /// in the same place, so that what was on its way to the earlier one is recognised as late.

@@ -2,7 +2,7 @@
 
 use flux_runtime::log::{LogSlice, LogWriter};
 
-use crate::protocol::{ClientId, ClientInfo, Publication, Push};
+use crate::protocol::{ClientId, ClientInfo, Publication, Push, Tags};
 
 /// What kind of push a message becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,10 +20,15 @@ pub enum MessageKind {
 pub enum MessageRef<'a> {
     /// Data that somebody published.
     Publication {
-        /// The payload: a JSON value.
+        /// The payload: a JSON value on one line, unless a Protobuf client or the server's API put
+        /// other bytes there.
         data: &'a [u8],
         /// Who published it, where that was a client.
         info: Option<ClientInfo<'a>>,
+        /// What the publisher attached.
+        tags: Tags<'a>,
+        /// Whether subscribers that understand deltas may get it as one.
+        delta: bool,
     },
     /// A client has subscribed.
     Join(ClientInfo<'a>),
@@ -32,6 +37,17 @@ pub enum MessageRef<'a> {
 }
 
 impl<'a> MessageRef<'a> {
+    /// A publication of nothing but a payload.
+    #[must_use]
+    pub fn data(data: &'a [u8]) -> Self {
+        Self::Publication {
+            data,
+            info: None,
+            tags: Tags::NONE,
+            delta: false,
+        }
+    }
+
     /// What it is.
     pub fn kind(&self) -> MessageKind {
         match self {
@@ -42,7 +58,7 @@ impl<'a> MessageRef<'a> {
     }
 
     /// The payload; empty for join and leave.
-    pub fn data(&self) -> &'a [u8] {
+    pub fn payload(&self) -> &'a [u8] {
         match self {
             Self::Publication { data, .. } => data,
             Self::Join(_) | Self::Leave(_) => b"",
@@ -57,23 +73,40 @@ impl<'a> MessageRef<'a> {
         }
     }
 
+    /// What the publisher attached.
+    pub fn tags(&self) -> Tags<'a> {
+        match self {
+            Self::Publication { tags, .. } => *tags,
+            Self::Join(_) | Self::Leave(_) => Tags::NONE,
+        }
+    }
+
+    /// Whether subscribers that understand deltas may get it as one.
+    pub fn wants_delta(&self) -> bool {
+        matches!(self, Self::Publication { delta: true, .. })
+    }
+
     /// Length of its parts in bytes.
     pub fn size(&self) -> usize {
         let info = self.info().map_or(0, |info| {
             size_of::<ClientId>() + info.user.len() + info.conn_info.len() + info.chan_info.len()
         });
-        self.data().len() + info
+        self.payload().len() + self.tags().packed().len() + info
     }
 
-    /// The push that subscribers of `channel` get.
-    pub fn push(self, channel: &'a str) -> Push<'a> {
+    /// The push that subscribers of `channel` get. `offset` is its place in the history, 0 without.
+    pub fn push(self, channel: &'a str, offset: u64) -> Push<'a> {
         match self {
-            Self::Publication { data, info } => Push::Publication {
+            Self::Publication {
+                data, info, tags, ..
+            } => Push::Publication {
                 channel,
                 publication: Publication {
                     data,
                     info,
-                    ..Publication::default()
+                    offset,
+                    tags,
+                    delta: false,
                 },
             },
             Self::Join(info) => Push::Join { channel, info },
@@ -85,13 +118,14 @@ impl<'a> MessageRef<'a> {
     /// The arena gives memory for many messages at once, so a message costs no allocation of its
     /// own.
     pub fn store(&self, arena: &mut LogWriter, channel: &str) -> Message {
-        let (data, name) = (self.data(), channel.as_bytes());
+        let (name, data, tags) = (channel.as_bytes(), self.payload(), self.tags().packed());
         let (bytes, info) = match self.info() {
-            None => (arena.append(&[name, data]), None),
+            None => (arena.append(&[name, data, tags]), None),
             Some(info) => (
                 arena.append(&[
                     name,
                     data,
+                    tags,
                     info.user.as_bytes(),
                     info.conn_info,
                     info.chan_info,
@@ -105,10 +139,50 @@ impl<'a> MessageRef<'a> {
         };
         Message {
             kind: self.kind(),
+            delta: self.wants_delta(),
+            // At most `TAGS_BYTES_MAX`.
+            tags_len: tags.len() as u16,
             channel_len: channel.len() as u32,
             data_len: data.len() as u32,
             info,
             bytes,
+        }
+    }
+}
+
+/// Who a client is, in memory of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedClientInfo {
+    /// Id of the connection.
+    pub client: ClientId,
+    /// Id of the user, empty for an anonymous client.
+    pub user: Box<str>,
+    /// What the connection's credentials say: JSON on one line, empty without.
+    pub conn_info: Box<[u8]>,
+    /// What the subscription's credentials say: JSON on one line, empty without.
+    pub chan_info: Box<[u8]>,
+}
+
+impl OwnedClientInfo {
+    /// As the protocol has it.
+    #[must_use]
+    pub fn as_ref(&self) -> ClientInfo<'_> {
+        ClientInfo {
+            user: &self.user,
+            client: self.client,
+            conn_info: &self.conn_info,
+            chan_info: &self.chan_info,
+        }
+    }
+}
+
+impl From<ClientInfo<'_>> for OwnedClientInfo {
+    fn from(info: ClientInfo<'_>) -> Self {
+        Self {
+            client: info.client,
+            user: info.user.into(),
+            conn_info: info.conn_info.into(),
+            chan_info: info.chan_info.into(),
         }
     }
 }
@@ -124,10 +198,12 @@ struct StoredInfo {
 #[derive(Debug, Clone)]
 pub struct Message {
     kind: MessageKind,
+    delta: bool,
+    tags_len: u16,
     channel_len: u32,
     data_len: u32,
     info: Option<StoredInfo>,
-    /// Channel, data, user, connection info, channel info.
+    /// Channel, data, tags, user, connection info, channel info.
     bytes: LogSlice,
 }
 
@@ -142,6 +218,7 @@ impl Message {
     pub fn as_ref(&self) -> MessageRef<'_> {
         let rest = &self.bytes.as_bytes()[self.channel_len as usize..];
         let (data, rest) = rest.split_at(self.data_len as usize);
+        let (tags, rest) = rest.split_at(usize::from(self.tags_len));
         let info = self.info.map(|info| {
             let (user, rest) = rest.split_at(info.user_len as usize);
             let (conn_info, chan_info) = rest.split_at(info.conn_info_len as usize);
@@ -156,7 +233,12 @@ impl Message {
         match (self.kind, info) {
             (MessageKind::Join, Some(info)) => MessageRef::Join(info),
             (MessageKind::Leave, Some(info)) => MessageRef::Leave(info),
-            (_, info) => MessageRef::Publication { data, info },
+            (_, info) => MessageRef::Publication {
+                data,
+                info,
+                tags: Tags::packed_before(tags),
+                delta: self.delta,
+            },
         }
     }
 
@@ -169,6 +251,7 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::tags;
 
     #[test]
     fn a_stored_message_comes_back_whole() {
@@ -179,15 +262,22 @@ mod tests {
             conn_info: b"{\"a\":1}",
             chan_info: b"2",
         };
+        let packed = tags::pack([("a", "1"), ("b", "")]).expect("few");
+        let tags = Tags::from_packed(&packed).expect("as packed");
         let messages = [
             MessageRef::Publication {
                 data: b"[1,2]",
                 info: Some(info),
+                tags,
+                delta: true,
             },
             MessageRef::Publication {
-                data: b"{}",
+                data: b"\xff",
                 info: None,
+                tags,
+                delta: false,
             },
+            MessageRef::data(b"{}"),
             MessageRef::Join(info),
             MessageRef::Leave(info),
         ];

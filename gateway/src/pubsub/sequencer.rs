@@ -2,7 +2,8 @@
 //!
 //! There is one sequencer per owner: in the memory engine the shard that the channel's name hashes
 //! to, in the Redis engine the thread that reads what Redis delivers. It encodes each message once
-//! per variant that somebody listens to and hands out the slice, one per shard, not per subscriber.
+//! per encoding in use, frames it once per variant that somebody listens to, and hands out the
+//! slice, one per shard, not per subscriber.
 //!
 //! Invariants
 //! - A channel is in the table exactly while some shard listens to some variant of it.
@@ -16,9 +17,8 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use super::{ChannelKey, MessageRef, ShardIndex, Variant};
-use crate::protocol::WireFormat;
-use crate::websocket::{Opcode, header};
+use super::{ChannelKey, MessageRef, ShardIndex, StreamPosition, Variant, Wire};
+use crate::protocol::{Push, WireFormat};
 
 /// How a listener's coming or going changed what this sequencer needs of the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +31,20 @@ pub enum Interest {
     Unchanged,
 }
 
+/// What a shard gets of one message.
+#[derive(Debug, Clone)]
+pub struct Delivered {
+    /// The message as the variant has it, ready for the socket.
+    pub slice: LogSlice,
+    /// Where `slice` is a delta: the whole message, for subscribers who have not had one yet.
+    pub full: Option<LogSlice>,
+    /// Its place in the channel's history; 0 for what has none.
+    pub offset: u64,
+}
+
 /// One variant of a channel: its log and who gets it.
 struct Feed {
+    variant: Variant,
     writer: LogWriter,
     listeners: SmallVec<[(ShardIndex, ChannelKey); 2]>,
     /// Tells this feed from a later one of the same channel and variant.
@@ -45,12 +57,70 @@ struct Feed {
 
 #[derive(Default)]
 struct Channel {
-    feeds: [Option<Box<Feed>>; Variant::COUNT],
+    /// In no order: few, and rarely more than one or two.
+    feeds: SmallVec<[Box<Feed>; 2]>,
 }
 
 impl Channel {
     fn is_unheard(&self) -> bool {
-        self.feeds.iter().all(Option::is_none)
+        self.feeds.is_empty()
+    }
+
+    fn feed(&mut self, variant: Variant) -> Option<&mut Feed> {
+        let found = self.feeds.iter_mut().find(|feed| feed.variant == variant);
+        found.map(Box::as_mut)
+    }
+
+    fn drop_unheard_feeds(&mut self) {
+        self.feeds.retain(|feed| !feed.listeners.is_empty());
+    }
+}
+
+/// The encodings of one message that are in use; their memory serves the next one.
+#[derive(Default)]
+struct Encodings {
+    made: Vec<Encoding>,
+    used: usize,
+}
+
+struct Encoding {
+    format: WireFormat,
+    unidirectional: bool,
+    bytes: Vec<u8>,
+}
+
+impl Encodings {
+    /// Forgets the last message.
+    fn begin(&mut self) {
+        self.used = 0;
+    }
+
+    /// `push` as clients of `wire` get it, but for the framing.
+    fn of(&mut self, wire: Wire, push: &Push<'_>) -> &[u8] {
+        let same = |made: &Encoding| {
+            made.format == wire.format && made.unidirectional == wire.unidirectional
+        };
+        let at = match self.made[..self.used].iter().position(same) {
+            Some(at) => at,
+            None => {
+                let at = self.used;
+                if at == self.made.len() {
+                    self.made.push(Encoding {
+                        format: wire.format,
+                        unidirectional: wire.unidirectional,
+                        bytes: Vec::new(),
+                    });
+                }
+                let new = &mut self.made[at];
+                new.format = wire.format;
+                new.unidirectional = wire.unidirectional;
+                new.bytes.clear();
+                wire.push(&mut new.bytes, push);
+                self.used += 1;
+                at
+            }
+        };
+        &self.made[at].bytes
     }
 }
 
@@ -61,7 +131,7 @@ pub struct Sequencer {
     /// Feeds that hold memory for their log, for the next sweep.
     warm: Vec<(Arc<str>, Variant, u64)>,
     feeds_made: u64,
-    encoded: Vec<u8>,
+    encodings: Encodings,
 }
 
 impl Sequencer {
@@ -84,17 +154,22 @@ impl Sequencer {
             true => Interest::Began,
             false => Interest::Unchanged,
         };
-        let feeds_made = &mut self.feeds_made;
-        let feed = entry.feeds[variant as usize].get_or_insert_with(|| {
-            *feeds_made += 1;
-            Box::new(Feed {
-                writer: LogWriter::new(),
-                listeners: SmallVec::new(),
-                id: *feeds_made,
-                is_listed: false,
-                has_written: false,
-            })
-        });
+        let at = match entry.feeds.iter().position(|feed| feed.variant == variant) {
+            Some(at) => at,
+            None => {
+                self.feeds_made += 1;
+                entry.feeds.push(Box::new(Feed {
+                    variant,
+                    writer: LogWriter::new(),
+                    listeners: SmallVec::new(),
+                    id: self.feeds_made,
+                    is_listed: false,
+                    has_written: false,
+                }));
+                entry.feeds.len() - 1
+            }
+        };
+        let feed = &mut entry.feeds[at];
         match feed.listeners.iter_mut().find(|(at, _)| *at == shard) {
             Some((_, old)) => *old = key,
             None => feed.listeners.push((shard, key)),
@@ -114,15 +189,10 @@ impl Sequencer {
         let Some(entry) = self.channels.get_mut(channel) else {
             return Interest::Unchanged;
         };
-        let feed = &mut entry.feeds[variant as usize];
-        if let Some(listening) = feed {
-            listening
-                .listeners
-                .retain(|listener| *listener != (shard, key));
-            if listening.listeners.is_empty() {
-                *feed = None;
-            }
+        if let Some(feed) = entry.feed(variant) {
+            feed.listeners.retain(|listener| *listener != (shard, key));
         }
+        entry.drop_unheard_feeds();
         let ended = entry.is_unheard();
         if ended {
             self.channels.remove(channel);
@@ -138,13 +208,14 @@ impl Sequencer {
     pub fn remove(&mut self, channel: &str) -> Vec<(ShardIndex, ChannelKey)> {
         let gone = self.channels.remove(channel);
         gone.into_iter()
-            .flat_map(|channel| channel.feeds.into_iter().flatten())
+            .flat_map(|channel| channel.feeds)
             .flat_map(|feed| feed.listeners)
             .collect()
     }
 
-    /// Encodes `message` once for each variant of `channel` that somebody listens to and hands the
-    /// slice out, one per listening shard. `deliver` says whether the shard took it; one that could
+    /// Puts `message` into the log of each variant of `channel` that somebody listens to and hands
+    /// the slice out, one per listening shard. `position` is the message's own place in the
+    /// channel's history, where it has one. `deliver` says whether the shard took it; one that could
     /// not is no longer a listener (it must be told that it missed something).
     ///
     /// Returns how many shards took it, and whether the channel has lost its last listener by it.
@@ -152,37 +223,41 @@ impl Sequencer {
         &mut self,
         channel: &str,
         message: MessageRef<'_>,
-        deliver: &mut impl FnMut(ShardIndex, ChannelKey, LogSlice) -> bool,
+        position: Option<StreamPosition>,
+        deliver: &mut impl FnMut(ShardIndex, ChannelKey, Delivered) -> bool,
     ) -> (usize, Interest) {
         let Some((name, entry)) = self.channels.get_key_value_mut(channel) else {
             return (0, Interest::Unchanged);
         };
+        let offset = position.map_or(0, |position| position.offset);
+        let push = message.push(name, offset);
         let mut taken = 0;
-        let mut is_encoded = false;
-        for variant in Variant::ALL {
-            let slot = &mut entry.feeds[variant as usize];
-            let Some(feed) = slot else { continue };
+        self.encodings.begin();
+        for feed in &mut entry.feeds {
+            let variant = feed.variant;
             if !variant.carries(message.kind()) {
                 continue;
             }
-            if !is_encoded {
-                self.encoded.clear();
-                WireFormat::Json.push(&mut self.encoded, &message.push(name));
-                is_encoded = true;
-            }
-            let header = header(Opcode::Text, self.encoded.len());
-            let slice = feed.writer.append(&[&header, &self.encoded]);
+            let encoded = self.encodings.of(variant.wire, &push);
+            let frame = variant.wire.frame(encoded.len());
+            let slice = feed
+                .writer
+                .append(&[frame.prefix(), encoded, frame.suffix()]);
             feed.has_written = true;
             if !std::mem::replace(&mut feed.is_listed, true) {
                 self.warm.push((Arc::clone(name), variant, feed.id));
             }
-            feed.listeners
-                .retain(|(shard, key)| deliver(*shard, *key, slice.clone()));
+            feed.listeners.retain(|(shard, key)| {
+                let delivered = Delivered {
+                    slice: slice.clone(),
+                    full: None,
+                    offset,
+                };
+                deliver(*shard, *key, delivered)
+            });
             taken += feed.listeners.len();
-            if feed.listeners.is_empty() {
-                *slot = None;
-            }
         }
+        entry.drop_unheard_feeds();
         let ended = entry.is_unheard();
         if ended {
             self.channels.remove(channel);
@@ -202,7 +277,7 @@ impl Sequencer {
         self.warm.retain(|(name, variant, id)| {
             let feed = channels
                 .get_mut(name)
-                .and_then(|channel| channel.feeds[*variant as usize].as_mut())
+                .and_then(|channel| channel.feed(*variant))
                 .filter(|feed| feed.id == *id);
             let Some(feed) = feed else { return false };
             feed.is_listed = std::mem::replace(&mut feed.has_written, false);
@@ -233,8 +308,12 @@ impl Sequencer {
         if cfg!(debug_assertions) && self.channels.len() <= 64 {
             for (name, channel) in &self.channels {
                 assert!(!channel.is_unheard(), "{name}: kept without listeners");
-                for feed in channel.feeds.iter().flatten() {
+                for (at, feed) in channel.feeds.iter().enumerate() {
                     assert!(!feed.listeners.is_empty(), "{name}: feed without listeners");
+                    let twice = channel.feeds[..at]
+                        .iter()
+                        .any(|other| other.variant == feed.variant);
+                    assert!(!twice, "{name}: two feeds of {:?}", feed.variant);
                     for (at, (shard, _)) in feed.listeners.iter().enumerate() {
                         let again = feed.listeners[..at].iter().any(|(s, _)| s == shard);
                         assert!(!again, "{name}: shard {shard} listens twice");

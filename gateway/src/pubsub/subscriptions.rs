@@ -375,11 +375,8 @@ impl Subscriptions {
 
     /// How many connections on this shard are subscribed to `channel`.
     pub fn subscribers_of(&self, channel: &str) -> usize {
-        Variant::ALL
-            .iter()
-            .filter_map(|variant| self.find(channel, *variant))
-            .filter_map(|index| self.places[index as usize].channel.as_ref())
-            .map(|found| found.subscribers.len())
+        self.variants_of(channel)
+            .map(|(_, found)| found.subscribers.len())
             .sum()
     }
 

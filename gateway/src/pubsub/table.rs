@@ -17,15 +17,9 @@ impl Subscriptions {
     }
 
     pub(super) fn find(&self, channel: &str, variant: Variant) -> Option<u32> {
-        let hash = self.hasher.hash_one(channel);
-        self.by_name
-            .find(hash, |index| {
-                self.places[*index as usize]
-                    .channel
-                    .as_ref()
-                    .is_some_and(|found| found.variant == variant && *found.name == *channel)
-            })
-            .copied()
+        self.variants_of(channel)
+            .find(|(_, found)| found.variant == variant)
+            .map(|(index, _)| index)
     }
 
     pub(super) fn entry_of(&self, slot: Slot, channel: &str) -> Option<usize> {
@@ -33,8 +27,7 @@ impl Subscriptions {
         if connection.entries.is_empty() {
             return None;
         }
-        Variant::ALL.iter().find_map(|variant| {
-            let index = self.find(channel, *variant)?;
+        self.variants_of(channel).find_map(|(index, _)| {
             connection
                 .entries
                 .iter()
@@ -42,8 +35,21 @@ impl Subscriptions {
         })
     }
 
+    /// All variants of the channel with this name.
+    pub(super) fn variants_of(&self, channel: &str) -> impl Iterator<Item = (u32, &Channel)> {
+        let hash = self.hasher.hash_one(channel);
+        self.by_name.iter_hash(hash).filter_map(move |index| {
+            let found = self.places[*index as usize].channel.as_deref()?;
+            (*found.name == *channel).then_some((*index, found))
+        })
+    }
+
     pub(super) fn insert(&mut self, channel: &str, variant: Variant) -> u32 {
-        let name: Arc<str> = self.name_of_other_variant(channel, variant);
+        // The name as another variant of the channel holds it, else a new copy.
+        let name: Arc<str> = match self.variants_of(channel).next() {
+            Some((_, found)) => Arc::clone(&found.name),
+            None => Arc::from(channel),
+        };
         let new = Box::new(Channel::new(name, variant));
         let index = match self.free.pop() {
             Some(index) => {
@@ -70,16 +76,6 @@ impl Subscriptions {
         });
         self.stats.channels += 1;
         index
-    }
-
-    /// The name as another variant of the channel holds it, else a new copy.
-    fn name_of_other_variant(&self, channel: &str, variant: Variant) -> Arc<str> {
-        Variant::ALL
-            .iter()
-            .filter(|other| **other != variant)
-            .find_map(|other| self.find(channel, *other))
-            .and_then(|index| self.places[index as usize].channel.as_ref())
-            .map_or_else(|| Arc::from(channel), |found| Arc::clone(&found.name))
     }
 
     /// Takes entry number `at` out of the connection and of its channel.

@@ -9,7 +9,7 @@ use flux_runtime::ring::Key;
 use flux_runtime::wheel::TimerWheel;
 
 use crate::engine::{Asker, Engine};
-use crate::protocol::ErrorCode;
+use crate::protocol::{ErrorCode, Tags};
 use crate::pubsub::{MessageRef, Released, Subscribed, Subscriptions, Unsubscribed, Variant};
 use crate::session::{Effect, Session, SessionConfig};
 use crate::websocket::{self, Opcode};
@@ -128,6 +128,8 @@ impl Core {
                 let message = MessageRef::Publication {
                     data,
                     info: Some(info),
+                    tags: Tags::NONE,
+                    delta: false,
                 };
                 self.engine.publish(channel, message, asker);
             }
@@ -156,9 +158,9 @@ impl Core {
 
     fn subscribe(&mut self, key: Key, id: u32, channel: &str, join_leave: bool) {
         let variant = if join_leave {
-            Variant::JsonJoinLeave
+            Variant::JSON_JOIN_LEAVE
         } else {
-            Variant::Json
+            Variant::JSON
         };
         let result = match self
             .subscriptions

@@ -76,11 +76,11 @@ impl Shard {
     }
 
     pub(crate) fn subscribe(&self, slot: u32, channel: &str) {
-        self.ask(Ask::Subscribe(slot, channel.to_owned(), Variant::Json));
+        self.ask(Ask::Subscribe(slot, channel.to_owned(), Variant::JSON));
     }
 
     pub(crate) fn subscribe_with_joins(&self, slot: u32, channel: &str) {
-        let variant = Variant::JsonJoinLeave;
+        let variant = Variant::JSON_JOIN_LEAVE;
         self.ask(Ask::Subscribe(slot, channel.to_owned(), variant));
     }
 
@@ -238,10 +238,7 @@ impl Loop {
                 }
             }
             Ask::Publish(slot, command, channel, data) => {
-                let message = MessageRef::Publication {
-                    data: data.as_bytes(),
-                    info: None,
-                };
+                let message = MessageRef::data(data.as_bytes());
                 let connection = slot.into();
                 let asker = Asker {
                     connection,

@@ -242,10 +242,7 @@ mod tests {
 
     fn message(n: u64) -> Content {
         let data = n.to_string();
-        let message = MessageRef::Publication {
-            data: data.as_bytes(),
-            info: None,
-        };
+        let message = MessageRef::data(data.as_bytes());
         Content::Message(message.store(&mut LogWriter::new(), "c"))
     }
 

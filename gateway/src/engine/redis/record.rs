@@ -18,7 +18,7 @@
 
 use crate::limits::REDIS_RECORD_BYTES_MAX;
 use crate::protocol::json::check_value;
-use crate::protocol::{ClientId, ClientInfo};
+use crate::protocol::{ClientId, ClientInfo, Tags};
 use crate::pubsub::MessageRef;
 
 const MAGIC: &[u8; 4] = b"FLX1";
@@ -83,7 +83,7 @@ pub(super) fn encode(out: &mut Vec<u8>, origin: u64, sequence: u64, body: Body<'
         }
     }
     if let Some(message) = message {
-        out.extend_from_slice(message.data());
+        out.extend_from_slice(message.payload());
     }
 }
 
@@ -107,7 +107,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Record<'_>, Rejected> {
     let body = match (kind, info) {
         (b'p', info) => {
             check_json(data)?;
-            Body::Message(MessageRef::Publication { data, info })
+            Body::Message(MessageRef::Publication {
+                data,
+                info,
+                tags: Tags::NONE,
+                delta: false,
+            })
         }
         (b'j', Some(info)) if data.is_empty() => Body::Message(MessageRef::Join(info)),
         (b'l', Some(info)) if data.is_empty() => Body::Message(MessageRef::Leave(info)),
@@ -177,10 +182,12 @@ mod tests {
     fn bodies() -> [Body<'static>; 5] {
         let (data, info) = (b"{\"n\":1}", info());
         [
-            Body::Message(MessageRef::Publication { data, info: None }),
+            Body::Message(MessageRef::data(data)),
             Body::Message(MessageRef::Publication {
                 data,
                 info: Some(info),
+                tags: Tags::NONE,
+                delta: false,
             }),
             Body::Message(MessageRef::Join(info)),
             Body::Message(MessageRef::Leave(info)),

@@ -167,8 +167,8 @@ mod tests {
                 index: 0,
                 generation,
             };
-            door.subscribe(&channel, Variant::Json, key);
-            door.unsubscribe(&channel, Variant::Json, key);
+            door.subscribe(&channel, Variant::JSON, key);
+            door.unsubscribe(&channel, Variant::JSON, key);
             if generation % 64 == 0 {
                 while door.poll().is_some() {}
             }

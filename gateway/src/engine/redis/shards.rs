@@ -53,13 +53,13 @@ impl Shards {
     /// lost its last listener by it.
     pub(super) fn sequence(&mut self, channel: &str, message: MessageRef<'_>) -> bool {
         let outboxes = &mut self.outboxes;
-        let (_, interest) = self
-            .sequencer
-            .publish(channel, message, &mut |shard, key, slice| {
-                outboxes
-                    .get_mut(usize::from(shard))
-                    .is_some_and(|outbox| outbox.deliver(key, slice))
-            });
+        let (_, interest) =
+            self.sequencer
+                .publish(channel, message, None, &mut |shard, key, delivered| {
+                    outboxes
+                        .get_mut(usize::from(shard))
+                        .is_some_and(|outbox| outbox.deliver(key, delivered.slice))
+                });
         self.metrics.sequenced.add(1);
         if interest == Interest::Ended {
             self.count_channels();

@@ -263,7 +263,7 @@ impl World {
         node.listeners.insert((shard, channel), listener);
         let request = Request::Subscribe {
             channel: channel.into(),
-            variant: Variant::Json,
+            variant: Variant::JSON,
             shard: shard as ShardIndex,
             key,
         };
@@ -278,7 +278,7 @@ impl World {
         };
         let request = Request::Unsubscribe {
             channel: channel.into(),
-            variant: Variant::Json,
+            variant: Variant::JSON,
             shard: shard as ShardIndex,
             key: listener.key,
         };
@@ -295,10 +295,7 @@ impl World {
             connection: 0,
             command: node.asked,
         };
-        let message = MessageRef::Publication {
-            data: data.as_bytes(),
-            info: None,
-        };
+        let message = MessageRef::data(data.as_bytes());
         let request = Request::Publish {
             message: message.store(&mut node.arena, channel),
             asker: Some((0, asker)),

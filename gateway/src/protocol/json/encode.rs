@@ -149,6 +149,19 @@ fn encode_publications(out: &mut Vec<u8>, publications: &[Publication<'_>]) {
 
 /// Appends `{"push":{..}}`.
 pub fn encode_push(out: &mut Vec<u8>, push: &Push<'_>) {
+    separate(out);
+    out.extend_from_slice(b"{\"push\":");
+    encode_push_object(out, push);
+    out.push(b'}');
+}
+
+/// Appends a push that stands alone, for clients that only listen.
+pub fn encode_bare_push(out: &mut Vec<u8>, push: &Push<'_>) {
+    separate(out);
+    encode_push_object(out, push);
+}
+
+fn encode_push_object(out: &mut Vec<u8>, push: &Push<'_>) {
     match push {
         Push::Publication {
             channel,
@@ -203,7 +216,7 @@ pub fn encode_push(out: &mut Vec<u8>, push: &Push<'_>) {
             fields.end();
         }
     }
-    out.extend_from_slice(b"}}");
+    out.push(b'}');
 }
 
 fn encode_publication(out: &mut Vec<u8>, publication: &Publication<'_>) {
@@ -334,8 +347,7 @@ pub fn encode_client_info(out: &mut Vec<u8>, info: &ClientInfo<'_>) {
 }
 
 fn begin_push(out: &mut Vec<u8>, channel: &str, kind: &str) {
-    separate(out);
-    out.extend_from_slice(b"{\"push\":{");
+    out.push(b'{');
     if !channel.is_empty() {
         out.extend_from_slice(b"\"channel\":");
         string(out, channel);

@@ -7,7 +7,7 @@ mod scan;
 use std::borrow::Cow;
 
 pub use decode::{Commands, decode};
-pub use encode::{encode_client_info, encode_ping, encode_push, encode_reply};
+pub use encode::{encode_bare_push, encode_client_info, encode_ping, encode_push, encode_reply};
 pub use scan::Malformed;
 
 /// A valid JSON value on one line. Line ends can only stand between its tokens; on the wire they
