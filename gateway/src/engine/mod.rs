@@ -103,6 +103,16 @@ enum Request {
     },
 }
 
+impl Request {
+    /// The channel that it is about.
+    fn channel(&self) -> &str {
+        match self {
+            Request::Subscribe { channel, .. } | Request::Unsubscribe { channel, .. } => channel,
+            Request::Publish { message, .. } => message.channel(),
+        }
+    }
+}
+
 /// A shard's door to its engine.
 pub enum Engine {
     /// One node.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use flux_registry::{RedisLogin, Registry, RegistryConfig};
+use flux_registry::{RedisDeployment, RedisLogin, Registry, RegistryConfig};
 use flux_runtime::control::Readiness;
 use flux_runtime::cpu;
 use flux_runtime::mailbox::{Sender, mailbox, wake_pair};
@@ -230,10 +230,7 @@ fn login(config: &Config) -> Result<RedisLogin, flux_registry::ConfigError> {
 }
 
 fn redis_config(config: &Config) -> Result<RedisConfig, flux_registry::ConfigError> {
-    Ok(RedisConfig {
-        login: login(config)?,
-        ..RedisConfig::new("")
-    })
+    Ok(RedisConfig::with(RedisDeployment::Single(login(config)?)))
 }
 
 fn registry(config: &Config) -> Result<Option<Registry>, flux_registry::ConfigError> {

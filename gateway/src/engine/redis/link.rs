@@ -11,7 +11,7 @@
 //! way at a loss has to be known exactly, and it hides the moment.
 
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -20,7 +20,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::task::AtomicWaker;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, PushInfo, PushKind, RedisError, RedisResult, Value};
+use redis::{
+    AsyncConnectionConfig, PushInfo, PushKind, RedisError, RedisResult, ToRedisArgs, Value,
+};
 
 use super::interest::Command;
 use super::server::Outcome;
@@ -51,6 +53,8 @@ pub(super) struct Link {
     pushes: Arc<Pushes>,
     pipelines: VecDeque<(u64, Pending<Vec<Value>>)>,
     command: Option<(Command, Vec<Arc<str>>, Pending<()>)>,
+    /// Whether subscriptions are those of a cluster: SSUBSCRIBE.
+    is_sharded: bool,
 }
 
 impl Link {
@@ -60,6 +64,7 @@ impl Link {
         connect_timeout: Duration,
         io_timeout: Duration,
         probe_channel: Arc<[u8]>,
+        is_sharded: bool,
     ) -> RedisResult<Link> {
         let pushes = Arc::new(Pushes::default());
         let config = |name: &'static str| {
@@ -72,16 +77,18 @@ impl Link {
         let publisher = client
             .get_multiplexed_async_connection_with_config(&config("publishing"))
             .await?;
-        let mut subscriber = client
+        let subscriber = client
             .get_multiplexed_async_connection_with_config(&config("subscriber"))
             .await?;
-        subscriber.subscribe(&probe_channel[..]).await?;
+        let probe = vec![probe_channel.to_vec()];
+        change(subscriber.clone(), Command::Subscribe, probe, is_sharded).await?;
         Ok(Link {
             publisher,
             subscriber,
             pushes,
             pipelines: VecDeque::new(),
             command: None,
+            is_sharded,
         })
     }
 
@@ -110,20 +117,10 @@ impl Link {
     }
 
     /// Subscribes to or unsubscribes from `keys`, which are Redis's names for `channels`.
-    pub(super) fn command(
-        &mut self,
-        command: Command,
-        channels: Vec<Arc<str>>,
-        keys: Vec<Vec<u8>>,
-    ) {
-        let mut connection = self.subscriber.clone();
-        let pending: Pending<()> = Box::pin(async move {
-            match command {
-                Command::Subscribe => connection.subscribe(keys).await,
-                Command::Unsubscribe => connection.unsubscribe(keys).await,
-            }
-        });
-        self.command = Some((command, channels, pending));
+    pub(super) fn command(&mut self, command: Command, channels: Vec<Arc<str>>, keys: Vec<String>) {
+        let connection = self.subscriber.clone();
+        let pending = change(connection, command, keys, self.is_sharded);
+        self.command = Some((command, channels, Box::pin(pending)));
     }
 
     /// What was pushed and not looked at.
@@ -133,12 +130,8 @@ impl Link {
         std::mem::take(&mut queue.received)
     }
 
-    /// The next event. Cancel-safe.
-    pub(super) async fn event(&mut self) -> LinkEvent {
-        poll_fn(|context| self.poll_event(context)).await
-    }
-
-    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<LinkEvent> {
+    /// The next event. Nothing is lost when it is not polled to the end.
+    pub(super) fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<LinkEvent> {
         // Pushes first: a confirmation is pushed before its command is answered.
         self.pushes.waker.register(context.waker());
         let pushed = self.take_pushed();
@@ -180,6 +173,36 @@ impl Link {
             });
         }
         Poll::Pending
+    }
+}
+
+/// Subscribes to or unsubscribes from `names`; done when all are confirmed.
+async fn change<T: ToRedisArgs>(
+    mut connection: MultiplexedConnection,
+    command: Command,
+    names: Vec<T>,
+    is_sharded: bool,
+) -> RedisResult<()> {
+    match (command, is_sharded) {
+        (Command::Subscribe, false) => connection.subscribe(names).await,
+        (Command::Unsubscribe, false) => connection.unsubscribe(names).await,
+        (_, true) => {
+            // One a command: those of one command would have to be in one slot.
+            let name = match command {
+                Command::Subscribe => "SSUBSCRIBE",
+                Command::Unsubscribe => "SUNSUBSCRIBE",
+            };
+            let mut pipeline = redis::Pipeline::new();
+            for channel in &names {
+                pipeline.cmd(name).arg(channel);
+            }
+            let count = names.len();
+            let answers = connection.send_packed_commands(&pipeline, 0, count).await?;
+            answers.into_iter().try_for_each(|answer| match answer {
+                Value::ServerError(error) => Err(error.into()),
+                _ => Ok(()),
+            })
+        }
     }
 }
 

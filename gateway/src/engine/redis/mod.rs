@@ -4,27 +4,34 @@
 //! |---|---|
 //! | a shard's door: requests out, events in | `shard` |
 //! | the loop that brings all of the following together | `engine` |
-//! | one Redis server as this node sees it: away, restoring, up | `server` |
+//! | where Redis is | `config` |
+//! | which of several servers a channel lives on | `route` |
+//! | every name in Redis, and the commands that go with a cluster | `keys` |
+//! | one Redis server with its connections | `endpoint` |
+//! | the same server as this node sees it: away, restoring, up | `server` (no I/O) |
 //! | what was sent and has not come back | `ledger` |
 //! | which channels are and should be subscribed | `interest` |
 //! | the format of a message in Redis | `record` |
 //! | order per channel, and the ways to the shards | `shards` |
 //! | the two connections | `link` |
 //!
-//! All of it but the shards' doors runs on the control plane's thread. Names in Redis are those
-//! that Centrifugo documents: messages of channel `C` travel in `PREFIX.client.C`, and what is meant
-//! for one node in `PREFIX.node.ID`, with `centrifugo` as the default prefix.
+//! All of it but the shards' doors runs on the control plane's thread.
 
+mod config;
+mod endpoint;
 mod engine;
 mod interest;
+mod keys;
 mod ledger;
 mod link;
 mod record;
+mod route;
 mod server;
 mod shard;
 mod shards;
 #[cfg(test)]
 mod simulation;
 
-pub use engine::{RedisConfig, RedisConfigError, RedisEngine};
+pub use config::{RedisConfig, RedisConfigError};
+pub use engine::RedisEngine;
 pub use shard::RedisShard;

@@ -207,20 +207,27 @@ impl Server {
         self.rise();
     }
 
-    /// A record has arrived in `channel`; without one, in this process's own probe channel.
+    /// A record has arrived in `channel`; without one, in this process's own probe channel. True
+    /// when it shows that the way through Redis and back works.
     pub(super) fn received(
         &mut self,
         channel: Option<&str>,
         bytes: &[u8],
         now: Instant,
         shards: &mut Shards,
-    ) {
+    ) -> bool {
         let metrics = &shards.metrics;
+        let mut is_echo = false;
         let record = match record::decode(bytes) {
             Ok(record) => record,
-            Err(Rejected::Format) => return metrics.rejected_format.add(1),
-            Err(Rejected::Content) => return metrics.rejected_content.add(1),
-            Err(Rejected::Size) => return metrics.rejected_size.add(1),
+            Err(rejected) => {
+                match rejected {
+                    Rejected::Format => metrics.rejected_format.add(1),
+                    Rejected::Content => metrics.rejected_content.add(1),
+                    Rejected::Size => metrics.rejected_size.add(1),
+                }
+                return false;
+            }
         };
         match (record, channel) {
             (
@@ -260,6 +267,7 @@ impl Server {
                     Echo::Late => metrics.redis_late_echoes.add(1),
                     Echo::Fresh { sent } => {
                         metrics.redis_echoed.add(1);
+                        is_echo = true;
                         if let Some(sent) = sent {
                             let took = now.saturating_duration_since(sent);
                             metrics.redis_probe_us.set(took.as_micros() as u64);
@@ -277,6 +285,7 @@ impl Server {
             }
             _ => metrics.rejected_content.add(1),
         }
+        is_echo
     }
 
     /// There are connections again.
@@ -305,12 +314,14 @@ impl Server {
         }
     }
 
-    pub(super) fn count(&self, shards: &Shards) {
-        let metrics = &shards.metrics;
-        metrics.redis_in_flight.set(self.ledger.len() as u64);
-        let subscriptions = self.interest.subscriptions();
-        metrics.redis_subscriptions.set(subscriptions as u64);
-        metrics.redis_up.set((self.phase == Phase::Up).into());
+    /// Publications whose fate is not known.
+    pub(super) fn in_flight(&self) -> usize {
+        self.ledger.len()
+    }
+
+    /// Channels that Redis has confirmed.
+    pub(super) fn subscriptions(&self) -> usize {
+        self.interest.subscriptions()
     }
 
     /// From now on everything travels through Redis, if all is in place for it.

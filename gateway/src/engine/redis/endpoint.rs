@@ -1,0 +1,278 @@
+//! One Redis server with its connections: makes them, gives them what [`Server`] wants sent, tells
+//! it what came back, and replaces them when they break or fall silent.
+//!
+//! Which server that is may change between two attempts to connect, and what the servers are is
+//! none of `Server`'s business: see [`Endpoint::reconnect`].
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use redis::{PushInfo, PushKind, RedisResult, Value};
+use tokio::time::{sleep, timeout};
+
+use super::super::Request;
+use super::config::RedisConfig;
+use super::interest::Command;
+use super::keys::Keys;
+use super::link::{Link, LinkEvent};
+use super::server::{Phase, Server};
+use super::shards::Shards;
+use crate::limits::{
+    REDIS_PROBE_DEADLINE, REDIS_PROBE_INTERVAL, REDIS_PUBLISH_BATCH, REDIS_RECONNECT_DELAY_MAX,
+};
+
+/// A tick that comes late says that this thread was kept from running, not that Redis was silent.
+const TICK_COUNTED_MAX: Duration = Duration::from_millis(500);
+const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(50);
+
+/// What has happened at an endpoint.
+pub(super) enum EndpointEvent {
+    Link(LinkEvent),
+    Connected(RedisResult<Link>),
+}
+
+type Connecting = Pin<Box<dyn Future<Output = RedisResult<Link>> + Send>>;
+
+pub(super) struct Endpoint {
+    client: redis::Client,
+    config: Arc<RedisConfig>,
+    keys: Arc<Keys>,
+    probe_channel: Arc<[u8]>,
+    server: Server,
+    link: Option<Link>,
+    connecting: Option<Connecting>,
+    attempts: u32,
+    /// Why not everything travels through this server; none while it does.
+    away: Option<String>,
+    /// Time without an own message coming back.
+    silence: Duration,
+    last_probe: Instant,
+}
+
+impl Endpoint {
+    pub(super) fn new(
+        client: redis::Client,
+        config: Arc<RedisConfig>,
+        keys: Arc<Keys>,
+        origin: u64,
+        now: Instant,
+    ) -> Self {
+        Self {
+            client,
+            config,
+            probe_channel: keys.probe(origin).into_bytes().into(),
+            keys,
+            server: Server::new(origin),
+            link: None,
+            connecting: None,
+            attempts: 0,
+            away: Some("not connected yet".to_owned()),
+            silence: Duration::ZERO,
+            last_probe: now,
+        }
+    }
+
+    /// Why not everything travels through this server; none while it does.
+    pub(super) fn away(&self) -> Option<&str> {
+        self.away.as_deref()
+    }
+
+    pub(super) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    pub(super) fn carry_out(&mut self, request: Request, now: Instant, shards: &mut Shards) {
+        self.server.carry_out(request, now, shards);
+    }
+
+    /// The next event. Nothing is lost when it is not polled to the end.
+    pub(super) fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<EndpointEvent> {
+        if let Some(link) = &mut self.link
+            && let Poll::Ready(event) = link.poll_event(context)
+        {
+            return Poll::Ready(EndpointEvent::Link(event));
+        }
+        if let Some(attempt) = &mut self.connecting
+            && let Poll::Ready(result) = attempt.as_mut().poll(context)
+        {
+            self.connecting = None;
+            return Poll::Ready(EndpointEvent::Connected(result));
+        }
+        Poll::Pending
+    }
+
+    pub(super) fn on_event(&mut self, event: EndpointEvent, shards: &mut Shards) {
+        match event {
+            EndpointEvent::Connected(result) => self.on_connected(result, shards),
+            EndpointEvent::Link(LinkEvent::Pushed(pushes)) => {
+                for push in pushes {
+                    self.on_push(push, shards);
+                }
+            }
+            EndpointEvent::Link(LinkEvent::Published { first, outcomes }) => {
+                for (sequence, outcome) in (first..).zip(outcomes) {
+                    self.server.published(sequence, outcome, shards);
+                }
+            }
+            EndpointEvent::Link(LinkEvent::Commanded {
+                command: Command::Subscribe,
+                channels,
+                is_refused: true,
+            }) => self.server.refused(&channels, shards),
+            EndpointEvent::Link(LinkEvent::Commanded { .. }) => {}
+            EndpointEvent::Link(LinkEvent::Broken(why)) => self.lose(&why, shards),
+        }
+    }
+
+    /// Gives the connections what they have room for, and notes when everything travels through
+    /// them. To be called after anything was done here.
+    pub(super) fn send(&mut self) {
+        if self.server.phase() == Phase::Up && self.away.take().is_some() {
+            self.attempts = 0;
+            tracing::info!("everything travels through Redis");
+        }
+        let Some(link) = &mut self.link else { return };
+        while self.server.has_unsent() && link.may_publish() {
+            let mut pipeline = redis::Pipeline::new();
+            let (keys, probe_channel) = (&self.keys, &self.probe_channel);
+            let handed = self
+                .server
+                .next_publications(REDIS_PUBLISH_BATCH, |channel, record| {
+                    let publish = pipeline.cmd(keys.publish_command());
+                    match channel {
+                        Some(channel) => publish.arg(keys.channel(channel)),
+                        None => publish.arg(&probe_channel[..]),
+                    }
+                    .arg(record);
+                });
+            let Some((first, _)) = handed else { break };
+            link.publish(first, pipeline);
+        }
+        if link.may_command()
+            && let Some((command, channels)) = self.server.next_command()
+        {
+            let keys = channels
+                .iter()
+                .map(|channel| self.keys.channel(channel))
+                .collect();
+            link.command(command, channels, keys);
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&mut self, passed: Duration, tick: Duration, shards: &mut Shards) {
+        let now = Instant::now();
+        let Some(link) = &self.link else { return };
+        self.silence += passed.min(TICK_COUNTED_MAX);
+        // What has arrived is looked at before anybody is declared silent.
+        for push in link.take_pushed() {
+            self.on_push(push, shards);
+        }
+        // Found at the deadline, not up to a tick after it.
+        if self.silence + tick > REDIS_PROBE_DEADLINE {
+            let why = format!("nothing came back for {:.1?}", self.silence);
+            self.lose(&why, shards);
+        } else if now.saturating_duration_since(self.last_probe) + tick / 2 >= REDIS_PROBE_INTERVAL
+        {
+            self.last_probe = now;
+            self.server.probe(now);
+        }
+    }
+
+    fn on_push(&mut self, push: PushInfo, shards: &mut Shards) {
+        let mut data = push.data.into_iter();
+        let Some(Value::BulkString(name)) = data.next() else {
+            return;
+        };
+        let channel = match self.keys.channel_of(&name) {
+            Some(channel) => Some(channel),
+            None if *name == *self.probe_channel => None,
+            None => return,
+        };
+        match (push.kind, channel, data.next()) {
+            (PushKind::Message | PushKind::SMessage, channel, Some(Value::BulkString(record))) => {
+                let now = Instant::now();
+                if self.server.received(channel, &record, now, shards) {
+                    self.silence = Duration::ZERO;
+                }
+            }
+            (PushKind::Subscribe | PushKind::SSubscribe, Some(channel), _) => {
+                self.server.subscribed(channel, shards);
+            }
+            (PushKind::Unsubscribe | PushKind::SUnsubscribe, Some(channel), _) => {
+                self.server.unsubscribed(channel);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connected(&mut self, result: RedisResult<Link>, shards: &mut Shards) {
+        match result {
+            Ok(link) => {
+                let now = Instant::now();
+                self.link = Some(link);
+                self.silence = Duration::ZERO;
+                self.last_probe = now;
+                self.server.connected(now);
+                tracing::info!("connected to Redis, restoring subscriptions");
+            }
+            Err(error) => {
+                shards.metrics.redis_connect_failures.add(1);
+                if self.attempts.is_power_of_two() {
+                    tracing::warn!(%error, attempts = self.attempts, "Redis is not reachable");
+                }
+                self.away = Some(error.to_string());
+                self.reconnect();
+            }
+        }
+    }
+
+    /// Gives the connections up: what has arrived counts, what is under way is delivered here.
+    fn lose(&mut self, why: &str, shards: &mut Shards) {
+        let Some(link) = self.link.take() else { return };
+        for push in link.take_pushed() {
+            self.on_push(push, shards);
+        }
+        drop(link);
+        self.server.lost(shards);
+        shards.metrics.redis_lost.add(1);
+        tracing::warn!(why, "Redis is lost; publications stay on this node");
+        self.away = Some(why.to_owned());
+        self.reconnect();
+    }
+
+    /// Begins an attempt to connect, after a pause that doubles with each and is different on each
+    /// node: many of them lose a Redis at the same time.
+    pub(super) fn reconnect(&mut self) {
+        let delay = match self.attempts {
+            0 => Duration::ZERO,
+            attempts => RECONNECT_DELAY_MIN
+                .saturating_mul(1 << attempts.min(10))
+                .min(REDIS_RECONNECT_DELAY_MAX)
+                .mul_f64(0.5 + fastrand::f64() / 2.0),
+        };
+        self.attempts += 1;
+        let client = self.client.clone();
+        let (connect_timeout, io_timeout) = (self.config.connect_timeout, self.config.io_timeout);
+        let probe_channel = Arc::clone(&self.probe_channel);
+        let is_sharded = self.keys.is_sharded();
+        self.connecting = Some(Box::pin(async move {
+            sleep(delay).await;
+            let link = Link::connect(
+                client,
+                connect_timeout,
+                io_timeout,
+                probe_channel,
+                is_sharded,
+            );
+            // Some connections and a command, each with a bound of its own that is longer.
+            match timeout(connect_timeout * 2, link).await {
+                Ok(result) => result,
+                Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+            }
+        }));
+    }
+}
