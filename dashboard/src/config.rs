@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::Parser;
-use flux_registry::{RedisLogin, Registry, RegistryConfig};
+use flux_registry::{RedisDeployment, Registry, RegistryConfig};
 use serde::{Deserialize, Serialize};
 
 /// Effective configuration: flags over environment (`FLUX_` and the key in
@@ -44,10 +44,10 @@ impl Config {
     /// # Errors
     /// One line that names the key and what is wrong with it.
     pub fn registry(&self) -> Result<Registry, String> {
-        RedisLogin::with_ca_file(&self.redis, &self.redis_ca_file)
-            .and_then(|login| {
+        RedisDeployment::from_short(&self.redis, &self.redis_ca_file)
+            .and_then(|deployment| {
                 Registry::connect(RegistryConfig {
-                    login,
+                    deployment,
                     prefix: self.redis_prefix.clone(),
                     ..RegistryConfig::default()
                 })

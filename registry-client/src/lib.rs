@@ -26,8 +26,9 @@ mod ring;
 mod task;
 
 pub use crate::redis::{
-    ClientCertificate, RedisDeployment, RedisLogin, RedisSettings, RedisTls, SentinelDeployment,
-    local_ip_towards, redis_client,
+    ClientCertificate, ClusterLocator, ClusterSlots, Endpoint, RedisDeployment, RedisLogin,
+    RedisSettings, RedisTls, SLOTS, SentinelDeployment, SentinelLocator, client_at,
+    local_ip_towards, redis_client, slot_of,
 };
 pub use error::{ConfigError, RegistryError};
 pub use lease::{Lease, LeaseEvent, Reply, Request, ServerClock, Step};

@@ -34,6 +34,10 @@ pub const VNODES_PER_WEIGHT: u32 = 512;
 pub const READ_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Addresses of Redis servers, sentinels or cluster seeds in one setting.
 pub const REDIS_ENDPOINTS_MAX: usize = 64;
+/// Servers of a Redis Cluster, replicas included.
+pub const CLUSTER_NODES_MAX: usize = 1_024;
+/// Servers of a Redis Cluster that are asked for its map at once.
+pub const CLUSTER_ASKED_MAX: usize = 8;
 
 const _: () = assert!(DEPARTED_MAX * (ID_BYTES_MAX + 2 * TEXT_BYTES_MAX + 256) <= READ_BYTES_MAX);
 const _: () = assert!(SHARDS_MAX * 10 + 4096 <= RECORD_BYTES_MAX);

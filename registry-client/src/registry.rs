@@ -12,14 +12,14 @@ use crate::limits;
 use crate::membership::{Membership, Reading, Snapshot};
 use crate::memory::MemoryStore;
 use crate::record::NodeRecord;
-use crate::redis::{RedisLink, RedisLogin, RedisShared, listen, redis_client};
+use crate::redis::{RedisDeployment, RedisLink, RedisShared, listen};
 
 /// How a process uses the registry.
 #[derive(Clone, Debug)]
 pub struct RegistryConfig {
-    /// Where Redis is.
-    pub login: RedisLogin,
-    /// Prefix of the keys. `{gateway}` keeps them in one slot of a Redis Cluster.
+    /// What Redis there is. Of several independent servers the registry is on the first.
+    pub deployment: RedisDeployment,
+    /// Prefix of the keys. On a Redis Cluster it needs a hash tag, `{gateway}`, which keeps them in one slot.
     pub prefix: String,
     /// Time between two heartbeats (+-10 %).
     pub heartbeat: Duration,
@@ -34,7 +34,7 @@ pub struct RegistryConfig {
 impl Default for RegistryConfig {
     fn default() -> Self {
         RegistryConfig {
-            login: RedisLogin::from_url("redis://127.0.0.1:6379"),
+            deployment: RedisDeployment::single("redis://127.0.0.1:6379"),
             prefix: "gateway".into(),
             heartbeat: Duration::from_secs(5),
             ttl: Duration::from_secs(15),
@@ -48,7 +48,7 @@ impl RegistryConfig {
     /// The default configuration with another URL.
     pub fn from_url(url: impl Into<String>) -> RegistryConfig {
         RegistryConfig {
-            login: RedisLogin::from_url(url),
+            deployment: RedisDeployment::single(url),
             ..RegistryConfig::default()
         }
     }
@@ -162,14 +162,7 @@ impl Registry {
     /// When the configuration cannot work.
     pub fn connect(config: RegistryConfig) -> Result<Registry, ConfigError> {
         config.check()?;
-        let client =
-            redis_client(&config.login, redis::ProtocolVersion::RESP2).map_err(|message| {
-                ConfigError {
-                    key: "redis",
-                    message,
-                }
-            })?;
-        let shared = RedisShared::new(client, &config.prefix, config.timeout);
+        let shared = RedisShared::new(&config.deployment, &config.prefix, config.timeout)?;
         Ok(Registry::with(config, Transport::Redis(Arc::new(shared))))
     }
 

@@ -1,13 +1,17 @@
 //! Promise: Redis is reached as it wants to be: password, user, database, TLS, socket.
 
-#![allow(clippy::print_stdout, reason = "a test says why it was skipped")]
+#![allow(
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by a panic and says why it was skipped"
+)]
 
 mod common;
 
 use std::process::{Command, Stdio};
 
 use common::{RedisServer, config, fresh, lease, raw, registered, snapshot};
-use flux_registry::{RedisLogin, Registry, RegistryConfig, RegistryState};
+use flux_registry::{RedisDeployment, RedisLogin, Registry, RegistryConfig, RegistryState};
 
 async fn works(config: RegistryConfig) {
     let registry = Registry::connect(config).expect("configuration");
@@ -28,6 +32,13 @@ async fn is_refused(config: RegistryConfig) {
     assert!(!error.contains("s3cret"), "{error}");
 }
 
+fn login(config: &mut RegistryConfig) -> &mut RedisLogin {
+    match &mut config.deployment {
+        RedisDeployment::Single(login) => login,
+        other => panic!("one server, not {other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn a_password_in_the_url_or_beside_it() {
     let Some(server) = RedisServer::start(&["--requirepass", "s3cret"]) else {
@@ -39,7 +50,7 @@ async fn a_password_in_the_url_or_beside_it() {
     )))
     .await;
     let mut beside = server.config();
-    beside.login.password = Some("s3cret".into());
+    login(&mut beside).password = Some("s3cret".into());
     works(beside).await;
     is_refused(server.config()).await;
     is_refused(config(&format!(
@@ -54,9 +65,9 @@ async fn a_password_that_is_set_later_degrades_and_heals() {
     let Some(server) = RedisServer::start(&[]) else {
         return;
     };
-    let mut login = server.config();
-    login.login.password = Some("s3cret".into());
-    let registry = Registry::connect(login).expect("configuration");
+    let mut config = server.config();
+    login(&mut config).password = Some("s3cret".into());
+    let registry = Registry::connect(config).expect("configuration");
     let mut watch = registry.watch();
     let set = |value: &str| {
         let mut command = redis::cmd("CONFIG");
@@ -97,8 +108,8 @@ async fn a_user_that_may_only_what_the_registry_needs() {
     )))
     .await;
     let mut beside = server.config();
-    beside.login.username = Some("flux".into());
-    beside.login.password = Some("s3cret".into());
+    login(&mut beside).username = Some("flux".into());
+    login(&mut beside).password = Some("s3cret".into());
     works(beside).await;
     let mut foreign = config(&format!("redis://flux:s3cret@127.0.0.1:{}", server.port));
     foreign.prefix = "other".into();
@@ -112,7 +123,7 @@ async fn a_database() {
     };
     works(config(&format!("{}/5", server.url()))).await;
     let mut beside = server.config();
-    beside.login.database = Some(6);
+    login(&mut beside).database = Some(6);
     works(beside).await;
     for (database, wanted) in [(0, 0), (5, 1), (6, 1)] {
         let mut raw = raw(&format!("{}/{database}", server.url())).await;
@@ -178,14 +189,17 @@ async fn tls_with_an_authority_of_ones_own() {
     };
     for host in ["127.0.0.1", "localhost"] {
         let mut trusted = config(&format!("rediss://{host}:{}", server.port));
-        trusted.login.ca_pem = Some(std::fs::read(&ca).expect("the authority"));
+        login(&mut trusted).ca_pem = Some(std::fs::read(&ca).expect("the authority"));
         works(trusted).await;
         // The public authorities have not signed it.
         is_refused(config(&format!("rediss://{host}:{}", server.port))).await;
     }
     is_refused(config(&format!("redis://127.0.0.1:{}", server.port))).await;
     let insecure = RegistryConfig {
-        login: RedisLogin::from_url(format!("rediss://127.0.0.1:{}/#insecure", server.port)),
+        deployment: RedisDeployment::single(format!(
+            "rediss://127.0.0.1:{}/#insecure",
+            server.port
+        )),
         ..RegistryConfig::default()
     };
     assert!(
@@ -230,7 +244,10 @@ fn a_configuration_that_cannot_work_is_refused_by_key() {
         change(&mut config);
         Registry::connect(config).expect_err("refused").key
     };
-    assert_eq!(refused(|c| c.login.url = "http://x".into()), "redis");
+    assert_eq!(
+        refused(|c| c.deployment = RedisDeployment::single("http://x")),
+        "redis"
+    );
     assert_eq!(refused(|c| c.prefix.clear()), "prefix");
     assert_eq!(refused(|c| c.ttl = Duration::from_millis(1)), "ttl");
     assert_eq!(

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use flux_lb::balancer::Balancer;
 use flux_lb::config::{Affinity, Config};
-use flux_registry::{RedisLogin, Registry, RegistryConfig};
+use flux_registry::{RedisDeployment, Registry, RegistryConfig};
 use flux_runtime::control::{self, Signals};
 use flux_runtime::{config, doctor, logging};
 use serde::Serialize;
@@ -113,7 +113,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::install()?;
     let registry = Registry::connect(RegistryConfig {
         prefix: config.redis_prefix.clone(),
-        login: RedisLogin::with_ca_file(&config.redis, &config.redis_ca_file)?,
+        deployment: RedisDeployment::from_short(&config.redis, &config.redis_ca_file)?,
         ..RegistryConfig::default()
     })?;
     let drain = Duration::from_secs(config.drain_seconds);

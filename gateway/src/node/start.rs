@@ -238,7 +238,7 @@ fn registry(config: &Config) -> Result<Option<Registry>, flux_registry::ConfigEr
         return Ok(None);
     }
     Registry::connect(RegistryConfig {
-        login: login(config)?,
+        deployment: RedisDeployment::from_short(&config.redis, &config.redis_ca_file)?,
         prefix: config.registry.prefix.clone(),
         heartbeat: config.registry.heartbeat,
         ttl: config.registry.ttl,

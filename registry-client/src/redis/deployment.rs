@@ -44,6 +44,31 @@ impl RedisDeployment {
     }
 }
 
+impl RedisDeployment {
+    /// The deployment of the short settings `redis` and `redis_ca_file`: one address, several with commas
+    /// between them, `redis+sentinel://sentinel:port?sentinel_master_name=NAME[&addr=sentinel:port..]` or
+    /// `redis+cluster://server:port[?addr=server:port..]`, and a file of certificates to trust instead of
+    /// the public authorities (empty: none).
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the key.
+    pub fn from_short(redis: &str, ca_file: &str) -> Result<RedisDeployment, ConfigError> {
+        let mut settings = RedisSettings::from_url(redis);
+        if !ca_file.is_empty() {
+            let pem = std::fs::read(ca_file).map_err(|error| {
+                let message =
+                    format!("{ca_file} cannot be read: {error}; name a file of PEM certificates");
+                refused("redis_ca_file", message)
+            })?;
+            settings.tls.ca_pem = Some(pem.clone());
+            settings.sentinel_tls.ca_pem = Some(pem);
+        }
+        let short = |error: ConfigError| refused("redis", error.message);
+        let deployment = settings.deployment().map_err(short)?;
+        deployment.ok_or_else(|| refused("redis", "empty; give the address of a Redis".into()))
+    }
+}
+
 /// The settings below `engine.redis`, named as Centrifugo names them. Empty text and empty lists are
 /// settings that were not made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,12 +115,91 @@ const CLUSTER: &str = "engine.redis.cluster_address";
 const SENTINEL: &str = "engine.redis.sentinel_address";
 
 impl RedisSettings {
-    /// The settings of one server, the short way.
+    /// The settings that the short way means: one address, or several with commas between them.
     pub fn from_url(url: impl Into<String>) -> RedisSettings {
+        let url = url.into();
+        let parts: Vec<String> = url.split(',').map(|part| part.trim().to_owned()).collect();
+        let no_tls = RedisTls::default();
+        // A comma may also stand in a password.
+        let is_list = parts
+            .iter()
+            .all(|part| login(ADDRESS, part, &no_tls).is_ok());
         RedisSettings {
-            address: vec![url.into()],
+            address: if is_list { parts } else { vec![url] },
             ..RedisSettings::default()
         }
+    }
+
+    /// The settings that one address of the form `redis+sentinel://` or `redis+cluster://` means beside the
+    /// others.
+    fn unfolded(&self) -> Result<Option<RedisSettings>, ConfigError> {
+        let [address] = &self.address[..] else {
+            return Ok(None);
+        };
+        let Some((scheme, rest)) = address.split_once("://") else {
+            return Ok(None);
+        };
+        let Some((plain, kind)) = scheme.split_once('+').filter(|(_, kind)| *kind != "unix") else {
+            return Ok(None);
+        };
+        let unknown = || {
+            let message = "an address is of an unknown kind; use redis://, rediss://, redis+unix://, \
+                           redis+sentinel:// or redis+cluster://";
+            refused(ADDRESS, message.into())
+        };
+        if !matches!(plain, "redis" | "rediss") {
+            return Err(unknown());
+        }
+        let (first, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let first = login(ADDRESS, &format!("{plain}://{first}"), &self.tls)?;
+        let mut unfolded = self.clone();
+        unfolded.address.clear();
+        unfolded.db = if self.db == 0 {
+            first.database.unwrap_or(0)
+        } else {
+            self.db
+        };
+        for (setting, of_url) in [
+            (&mut unfolded.user, &first.username),
+            (&mut unfolded.password, &first.password),
+        ] {
+            if let (true, Some(of_url)) = (setting.is_empty(), of_url) {
+                setting.clone_from(of_url);
+            }
+        }
+        let mut addresses = vec![first.url];
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if value.contains('%') {
+                let message =
+                    format!("`{name}` in an address is encoded; give it as a key of its own");
+                return Err(refused(ADDRESS, message));
+            }
+            match (kind, name) {
+                (_, "addr") => addresses.push(format!("{plain}://{value}")),
+                ("sentinel", "sentinel_master_name") => {
+                    unfolded.sentinel_master_name = value.into();
+                }
+                ("sentinel", "sentinel_user") => unfolded.sentinel_user = value.into(),
+                ("sentinel", "sentinel_password") => unfolded.sentinel_password = value.into(),
+                _ => {
+                    let message = format!(
+                        "`{name}` in an address is not supported; give it as a key of its own"
+                    );
+                    return Err(refused(ADDRESS, message));
+                }
+            }
+        }
+        unfolded.tls.enabled |= plain == "rediss";
+        match kind {
+            "sentinel" => {
+                unfolded.sentinel_address = addresses;
+                unfolded.sentinel_tls.enabled |= plain == "rediss";
+            }
+            "cluster" => unfolded.cluster_address = addresses,
+            _ => return Err(unknown()),
+        }
+        Ok(Some(unfolded))
     }
 
     /// The deployment that these settings mean; none when they name no address at all.
@@ -103,6 +207,9 @@ impl RedisSettings {
     /// # Errors
     /// [`ConfigError`] with the key as a person wrote it. No message repeats a password.
     pub fn deployment(&self) -> Result<Option<RedisDeployment>, ConfigError> {
+        if let Some(unfolded) = self.unfolded()? {
+            return unfolded.deployment();
+        }
         let kinds = [
             (ADDRESS, &self.address),
             (CLUSTER, &self.cluster_address),
@@ -402,6 +509,58 @@ mod tests {
     }
 
     #[test]
+    fn the_short_way_says_all_of_it() {
+        let short = |text: &str| RedisDeployment::from_short(text, "");
+        assert_eq!(
+            short("redis://h"),
+            Ok(RedisDeployment::single("redis://h:6379"))
+        );
+        let Ok(RedisDeployment::Sharded(logins)) = short("h:1, rediss://u:p@g:2") else {
+            panic!("two servers");
+        };
+        assert_eq!(logins[1].url, "rediss://g:2");
+        let Ok(RedisDeployment::Single(login)) = short("redis://:a,b@h:1") else {
+            panic!("a comma in a password");
+        };
+        assert_eq!(login.password.as_deref(), Some("a,b"));
+        let text =
+            "redis+sentinel://u:p@s1:1/2?sentinel_master_name=m&addr=s2:2&sentinel_password=sp";
+        let Ok(RedisDeployment::Sentinel(found)) = short(text) else {
+            panic!("sentinels");
+        };
+        let urls: Vec<&str> = found
+            .sentinels
+            .iter()
+            .map(|login| login.url.as_str())
+            .collect();
+        assert_eq!(urls, ["redis://s1:1", "redis://s2:2"]);
+        assert_eq!(found.master_name, "m");
+        assert_eq!(found.sentinels[1].password.as_deref(), Some("sp"));
+        assert_eq!(found.sentinels[0].username, None);
+        assert_eq!(found.master.password.as_deref(), Some("p"));
+        assert_eq!(found.master.database, Some(2));
+        let Ok(RedisDeployment::Cluster(seeds)) = short("rediss+cluster://:p@a:1?addr=b:2") else {
+            panic!("a cluster");
+        };
+        assert_eq!(seeds.len(), 2);
+        assert_eq!(seeds[1].url, "rediss://b:2");
+        assert_eq!(seeds[1].password.as_deref(), Some("p"));
+        for wrong in [
+            "",
+            "redis+cluster://a:1/1",
+            "redis+cluster://a:1?x=1",
+            "redis+sentinel://a:1",
+            "redis+sentinel://a:1?sentinel_master_name=%61",
+            "redis+other://a:1",
+            "http+cluster://a:1",
+        ] {
+            assert_eq!(short(wrong).expect_err(wrong).key, "redis");
+        }
+        let unread = RedisDeployment::from_short("redis://h", "/no/such/file");
+        assert_eq!(unread.expect_err("no file").key, "redis_ca_file");
+    }
+
+    #[test]
     fn what_cannot_work_is_refused_by_its_key_and_without_passwords() {
         let cluster = RedisSettings {
             cluster_address: list(&["a:1", "b:1"]),
@@ -447,7 +606,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_address_makes_it_panic(address in "\\PC{0,40}", scheme in "(redis|rediss|unix|tcp|)(://|)") {
+        fn no_address_makes_it_panic(address in "\\PC{0,40}", scheme in "(redis|rediss|unix|tcp|redis\\+sentinel|redis\\+cluster|)(://|)") {
             let _ = servers(&[&address]).deployment();
             let _ = servers(&[&format!("{scheme}{address}")]).deployment();
         }

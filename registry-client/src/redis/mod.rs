@@ -10,9 +10,14 @@
 
 mod client;
 mod deployment;
+mod locate;
+mod place;
+mod slots;
 
 pub use client::{ClientCertificate, RedisLogin, local_ip_towards, redis_client};
 pub use deployment::{RedisDeployment, RedisSettings, RedisTls, SentinelDeployment};
+pub use locate::{ClusterLocator, SentinelLocator, client_at};
+pub use slots::{ClusterSlots, Endpoint, SLOTS, slot_of};
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,12 +25,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Value};
+use redis::{AsyncConnectionConfig, Value};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use self::client::Resolver;
-use crate::error::RegistryError;
+use self::place::{Place, Way};
+use crate::error::{ConfigError, RegistryError};
 use crate::lease::{Reply, ServerClock};
 use crate::limits;
 use crate::membership::{Entry, Reading};
@@ -43,17 +48,43 @@ const EVENTS_RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration
 /// What all links of one process share.
 #[derive(Debug)]
 pub(crate) struct RedisShared {
-    client: Client,
+    place: Place,
     timeout: Duration,
     keys: [String; 4],
     channel: String,
 }
 
 impl RedisShared {
-    pub(crate) fn new(client: Client, prefix: &str, timeout: Duration) -> RedisShared {
+    /// What the registry in `deployment` with these names needs.
+    ///
+    /// # Errors
+    /// When the deployment cannot work, or the keys would not be in one slot of a cluster.
+    pub(crate) fn new(
+        deployment: &RedisDeployment,
+        prefix: &str,
+        timeout: Duration,
+    ) -> Result<RedisShared, ConfigError> {
         let key = |name: &str| format!("{prefix}:{name}");
-        RedisShared {
-            client,
+        if deployment.is_cluster()
+            && slot_of(key("nodes").as_bytes()) != slot_of(key("events").as_bytes())
+        {
+            return Err(ConfigError {
+                key: "registry.prefix",
+                message: format!(
+                    "`{prefix}` would spread the registry's keys over a Redis Cluster; name a part of it \
+                     as their hash tag, `{{{prefix}}}`"
+                ),
+            });
+        }
+        let place =
+            Place::new(deployment, key("nodes").as_bytes(), timeout).map_err(|message| {
+                ConfigError {
+                    key: "redis",
+                    message,
+                }
+            })?;
+        Ok(RedisShared {
+            place,
             timeout,
             keys: [
                 key("nodes"),
@@ -62,24 +93,24 @@ impl RedisShared {
                 key("departed"),
             ],
             channel: key("events"),
-        }
+        })
     }
 }
 
 /// One connection, made when needed and thrown away at the first error.
 pub(crate) struct RedisLink {
     shared: Arc<RedisShared>,
-    resolver: Resolver,
+    way: Way,
     connection: Option<MultiplexedConnection>,
     clock: ServerClock,
 }
 
 impl RedisLink {
     pub(crate) fn new(shared: Arc<RedisShared>) -> RedisLink {
-        let resolver = Resolver::new(shared.timeout / 2);
+        let way = Way::new(&shared.place, shared.timeout);
         RedisLink {
             shared,
-            resolver,
+            way,
             connection: None,
             clock: ServerClock::default(),
         }
@@ -89,23 +120,22 @@ impl RedisLink {
     ///
     /// Cancel-safe: what was not finished is made again.
     pub(crate) async fn prepare(&mut self) -> Result<(Option<IpAddr>, ServerClock), RegistryError> {
+        if self.way.is_due() {
+            // A master that was replaced while it was cut off goes on answering.
+            let before = self.way.endpoint().cloned();
+            if self.way.find().await.is_ok() && self.way.endpoint() != before.as_ref() {
+                self.connection = None;
+            }
+        }
         if self.connection.is_none() {
-            let shared = self.shared.clone();
-            let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(shared.timeout))
-                .set_response_timeout(Some(shared.timeout))
-                .set_dns_resolver(self.resolver.clone());
-            let connecting = shared
-                .client
-                .get_multiplexed_async_connection_with_config(&config);
-            let made = match timeout(shared.timeout, connecting).await {
-                Ok(Ok(connection)) => connection,
+            let made = match timeout(self.shared.timeout * 2, self.connect()).await {
+                Ok(Ok(made)) => made,
                 Ok(Err(error)) => {
-                    self.resolver.failed();
-                    return Err(RegistryError::from_redis(&error));
+                    self.way.failed(None);
+                    return Err(error);
                 }
                 Err(_) => {
-                    self.resolver.failed();
+                    self.way.failed(None);
                     return Err(RegistryError::Unreachable("connecting timed out".into()));
                 }
             };
@@ -121,11 +151,28 @@ impl RedisLink {
                 self.clock.set(seconds * 1000 + micros / 1000, now);
             }
         }
-        let local = self
-            .resolver
-            .peer()
-            .and_then(|peer| local_ip_towards(peer).ok());
+        let local = self.way.peer().and_then(|peer| local_ip_towards(peer).ok());
         Ok((local, self.clock))
+    }
+
+    async fn connect(&mut self) -> Result<MultiplexedConnection, RegistryError> {
+        let client = self
+            .way
+            .client()
+            .await
+            .map_err(RegistryError::Unreachable)?;
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.shared.timeout))
+            .set_response_timeout(Some(self.shared.timeout))
+            .set_dns_resolver(self.way.resolver().clone());
+        let mut made = client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .map_err(|error| RegistryError::from_redis(&error))?;
+        if self.way.must_be_master() {
+            place::check_master(&mut made).await?;
+        }
+        Ok(made)
     }
 
     pub(crate) async fn write(
@@ -207,6 +254,12 @@ impl RedisLink {
 
     async fn ask(&mut self, command: &redis::Cmd) -> Result<Value, RegistryError> {
         self.prepare().await?;
+        let answer = self.query(command).await;
+        if !self.way.was_redirected() {
+            return answer;
+        }
+        // Not carried out there: once more where it belongs.
+        self.prepare().await?;
         self.query(command).await
     }
 
@@ -216,18 +269,27 @@ impl RedisLink {
         let Some(mut connection) = self.connection.take() else {
             return Err(RegistryError::Unreachable("not connected".into()));
         };
-        let asking = command.query_async::<Value>(&mut connection);
+        let must_ask = self.way.must_ask();
+        let asking = async {
+            if !must_ask {
+                return command.query_async::<Value>(&mut connection).await;
+            }
+            let mut commands = redis::pipe();
+            commands.cmd("ASKING").ignore().add_command(command.clone());
+            let (answer,) = commands.query_async(&mut connection).await?;
+            Ok(answer)
+        };
         match timeout(self.shared.timeout, asking).await {
             Ok(Ok(value)) => {
                 self.connection = Some(connection);
                 Ok(value)
             }
             Ok(Err(error)) => {
-                self.resolver.failed();
+                self.way.failed(Some(&error));
                 Err(RegistryError::from_redis(&error))
             }
             Err(_) => {
-                self.resolver.failed();
+                self.way.failed(None);
                 Err(RegistryError::Unreachable(format!(
                     "no answer within {:?}",
                     self.shared.timeout
@@ -250,15 +312,16 @@ impl RedisLink {
 /// Wakes `changed` whenever the registry announces a change. Runs until it is dropped.
 pub(crate) async fn listen(shared: Arc<RedisShared>, changed: Arc<Notify>) {
     let mut pause = EVENTS_RETRY.0;
-    let resolver = Resolver::new(shared.timeout / 2);
+    let mut way = Way::new(&shared.place, shared.timeout);
     loop {
         let connecting = async {
-            let client = resolver.resolved(&shared.client).await.ok()?;
+            let client = way.client().await.ok()?;
+            let client = way.resolver().resolved(&client).await.ok()?;
             let mut events = client.get_async_pubsub().await.ok()?;
             events.subscribe(&shared.channel).await.ok()?;
             Some(events)
         };
-        if let Ok(Some(events)) = timeout(shared.timeout, connecting).await {
+        if let Ok(Some(events)) = timeout(shared.timeout * 2, connecting).await {
             pause = EVENTS_RETRY.0;
             // What happened while nobody listened.
             changed.notify_one();
@@ -271,6 +334,10 @@ pub(crate) async fn listen(shared: Arc<RedisShared>, changed: Arc<Notify>) {
                         None => break,
                     },
                     _ = ping.tick() => {
+                        let before = way.endpoint().cloned();
+                        if way.is_due() && way.find().await.is_ok() && way.endpoint() != before.as_ref() {
+                            break;
+                        }
                         if !matches!(timeout(shared.timeout, asking.ping::<Value>()).await, Ok(Ok(_))) {
                             break;
                         }
@@ -278,7 +345,7 @@ pub(crate) async fn listen(shared: Arc<RedisShared>, changed: Arc<Notify>) {
                 }
             }
         }
-        resolver.failed();
+        way.failed(None);
         tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
         pause = (pause * 2).min(EVENTS_RETRY.1);
     }
