@@ -117,6 +117,11 @@ pub const PARKED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Subscribes that wait with their shard because whoever orders the channels is behind; beyond it
 /// subscribes are answered with error 111.
 pub const INTEREST_PARKED_MAX: usize = 65_536;
+/// Questions of the control plane that the engine has not answered; beyond it they are answered with
+/// error 111.
+pub const ENGINE_CALLS_MAX: usize = 1_024;
+/// Longest wait of the control plane for an answer of the engine; then error 100.
+pub const ENGINE_CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests of all shards that the Redis engine has not looked at yet; beyond it publishes are
 /// answered with error 111.
 pub const REDIS_REQUESTS_MAX: usize = 16_384;

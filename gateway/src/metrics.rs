@@ -203,11 +203,16 @@ impl Collector for ShardMetrics {
 /// A number of the engine: name, what it is, where it stands.
 type OfEngine = (&'static str, &'static str, fn(&EngineMetrics) -> &Number);
 
-const ENGINE_GAUGES: [OfEngine; 5] = [
+const ENGINE_GAUGES: [OfEngine; 6] = [
     (
         "flux_engine_channels",
         "Channels with listeners on this node",
         |m| &m.channels,
+    ),
+    (
+        "flux_presence_members",
+        "Members of channels with presence",
+        |m| &m.presence_members,
     ),
     (
         "flux_redis_up",

@@ -23,18 +23,28 @@ use flux_runtime::log::LogWriter;
 use flux_runtime::mailbox::{Receiver, Waker, mailbox};
 use foldhash::fast::FixedState;
 
+use super::history::{HistoryOptions, HistoryQuery, RecoveryRequest};
 use super::local::Local;
 use super::outbox::Outbox;
-use super::{Asker, EngineMetrics, Event, Mail, Request};
+use super::presence::Presence;
+use super::request::{Conditions, Mail, ReplyTo, Request};
+use super::{Asker, EngineHandle, EngineMetrics, Event, PublishOptions};
 use crate::limits::{INTEREST_PARKED_MAX, MAILBOX_MESSAGES, PARKED_BYTES_MAX};
-use crate::protocol::ErrorCode;
-use crate::pubsub::{ChannelKey, MessageRef, Sequencer, ShardIndex, Variant};
+use crate::protocol::{ClientId, ClientInfo, ErrorCode};
+use crate::pubsub::{ChannelKey, MessageRef, Sequencer, ShardIndex, StreamPosition, Variant};
 
 /// Pieces of mail that one [`MemoryEngine::poll`] works on at most.
 const POLL_MAX: usize = 128;
 /// All shards must agree on who owns a channel; who that is need not be hard to guess, as nothing
 /// is gained by choosing it.
 const OWNER_HASH: FixedState = FixedState::with_seed(0x666c_7578);
+
+/// Which of so many shards owns `channel`.
+pub(super) fn owner_of(channel: &str, shards: usize) -> usize {
+    // The upper half of the hash, spread over the shards without a division.
+    let hash = OWNER_HASH.hash_one(channel) >> 32;
+    ((hash * shards as u64) >> 32) as usize
+}
 
 /// One shard's part of the memory engine.
 pub struct MemoryEngine {
@@ -45,22 +55,24 @@ pub struct MemoryEngine {
     /// Answers and deliveries that come from this shard itself.
     local: Local,
     sequencer: Sequencer,
+    /// Who is present in the channels that this shard owns.
+    presence: Presence,
     arena: LogWriter,
     metrics: Arc<EngineMetrics>,
 }
 
 impl MemoryEngine {
-    /// Engines that know each other, one for each waker.
-    pub fn for_shards(wakers: &[Waker]) -> Vec<MemoryEngine> {
+    /// Engines that know each other, one for each waker, and the control plane's way to them.
+    pub fn for_shards(wakers: &[Waker]) -> (Vec<MemoryEngine>, EngineHandle) {
         Self::with_mailboxes(wakers, MAILBOX_MESSAGES)
     }
 
-    fn with_mailboxes(wakers: &[Waker], capacity: usize) -> Vec<MemoryEngine> {
+    fn with_mailboxes(wakers: &[Waker], capacity: usize) -> (Vec<MemoryEngine>, EngineHandle) {
         let (senders, inboxes): (Vec<_>, Vec<_>) = wakers
             .iter()
             .map(|waker| mailbox::<Mail>(capacity, waker.clone()))
             .unzip();
-        inboxes
+        let engines = inboxes
             .into_iter()
             .enumerate()
             .map(|(shard, inbox)| {
@@ -75,16 +87,23 @@ impl MemoryEngine {
                     outboxes,
                     local: Local::default(),
                     sequencer: Sequencer::new(),
+                    presence: Presence::default(),
                     arena: LogWriter::new(),
                     metrics,
                 }
             })
-            .collect()
+            .collect();
+        (engines, EngineHandle::to_owners(senders))
     }
 
-    pub(super) fn subscribe(&mut self, channel: &Arc<str>, variant: Variant, key: ChannelKey) {
-        let owner = self.owner(channel);
-        if self.outboxes[owner].parked_requests() >= INTEREST_PARKED_MAX {
+    pub(super) fn subscribe(
+        &mut self,
+        channel: &Arc<str>,
+        variant: Variant,
+        key: ChannelKey,
+        history: Option<HistoryOptions>,
+    ) {
+        if self.is_behind(channel) {
             self.metrics.refused.add(1);
             self.local.refuse(key);
             return;
@@ -94,6 +113,7 @@ impl MemoryEngine {
             variant,
             shard: self.shard,
             key,
+            history,
         };
         self.ask(channel, request);
     }
@@ -111,24 +131,64 @@ impl MemoryEngine {
         self.ask(channel, request);
     }
 
-    pub(super) fn publish(&mut self, channel: &str, message: MessageRef<'_>, asker: Option<Asker>) {
+    pub(super) fn recover(
+        &mut self,
+        channel: &Arc<str>,
+        key: ChannelKey,
+        request: RecoveryRequest,
+        history: HistoryOptions,
+        asker: Asker,
+    ) {
+        if self.local.is_refused(key) || self.is_behind(channel) {
+            self.metrics.refused.add(1);
+            let result = Err(ErrorCode::TooManyRequests);
+            self.local.push(Event::Recovered { key, asker, result });
+            return;
+        }
+        let request = Request::Recover {
+            channel: Arc::clone(channel),
+            key,
+            request,
+            history,
+            shard: self.shard,
+            asker,
+        };
+        self.ask(channel, request);
+    }
+
+    pub(super) fn publish(
+        &mut self,
+        channel: &str,
+        message: MessageRef<'_>,
+        options: &PublishOptions<'_>,
+        asker: Option<Asker>,
+    ) {
         let owner = self.owner(channel);
+        let history = options.history_of(&message);
+        let conditions = Conditions::of(&message, options);
         let result = if owner == usize::from(self.shard) {
             if self.local.bytes() + message.size() <= PARKED_BYTES_MAX {
-                self.sequence(channel, message);
-                Ok(())
+                self.sequence(channel, message, history, conditions.as_deref())
             } else {
                 // The shard takes in more than it gets round to sending.
                 Err(ErrorCode::TooManyRequests)
             }
         } else {
-            // Accepted means: in the owner's mailbox. From there nothing can refuse it.
+            // In a channel with history the owner answers, when it is stored. In others accepted
+            // means: in the owner's mailbox. From there nothing can refuse it.
+            let reply = asker
+                .filter(|_| history.is_some())
+                .map(|asker| ReplyTo::Shard(self.shard, asker));
+            let is_answered_there = reply.is_some();
             let request = Request::Publish {
                 message: message.store(&mut self.arena, channel),
-                asker: None,
+                history,
+                conditions,
+                reply,
             };
             match self.outboxes[owner].offer(request) {
-                true => Ok(()),
+                true if is_answered_there => return,
+                true => Ok(None),
                 false => Err(ErrorCode::TooManyRequests),
             }
         };
@@ -142,6 +202,81 @@ impl MemoryEngine {
             None if result.is_err() => self.metrics.presence_dropped.add(1),
             None => {}
         }
+    }
+
+    pub(super) fn history(
+        &mut self,
+        channel: &str,
+        query: HistoryQuery,
+        history: HistoryOptions,
+        asker: Asker,
+    ) {
+        if self.is_behind(channel) {
+            self.metrics.refused.add(1);
+            let result = Err(ErrorCode::TooManyRequests);
+            self.local.push(Event::History { asker, result });
+            return;
+        }
+        let request = Request::History {
+            channel: Arc::from(channel),
+            query,
+            history,
+            reply: ReplyTo::Shard(self.shard, asker),
+        };
+        self.ask(channel, request);
+    }
+
+    pub(super) fn enter(&mut self, channel: &str, info: ClientInfo<'_>) {
+        if self.is_behind(channel) {
+            self.metrics.presence_dropped.add(1);
+            return self.local.keep_out(channel, info.client);
+        }
+        // If it was once, it no longer is.
+        self.local.ends_kept_out(channel, info.client);
+        let request = Request::Enter {
+            channel: Arc::from(channel),
+            info: Box::new(info.into()),
+        };
+        self.ask(channel, request);
+    }
+
+    pub(super) fn exit(&mut self, channel: &str, client: ClientId) {
+        if self.local.ends_kept_out(channel, client) {
+            return;
+        }
+        let request = Request::Exit {
+            channel: Arc::from(channel),
+            client,
+        };
+        self.ask(channel, request);
+    }
+
+    pub(super) fn presence(&mut self, channel: &str, asker: Asker) {
+        if self.is_behind(channel) {
+            self.metrics.refused.add(1);
+            let result = Err(ErrorCode::TooManyRequests);
+            self.local.push(Event::Presence { asker, result });
+            return;
+        }
+        let request = Request::Presence {
+            channel: Arc::from(channel),
+            reply: ReplyTo::Shard(self.shard, asker),
+        };
+        self.ask(channel, request);
+    }
+
+    pub(super) fn presence_stats(&mut self, channel: &str, asker: Asker) {
+        if self.is_behind(channel) {
+            self.metrics.refused.add(1);
+            let result = Err(ErrorCode::TooManyRequests);
+            self.local.push(Event::PresenceStats { asker, result });
+            return;
+        }
+        let request = Request::PresenceStats {
+            channel: Arc::from(channel),
+            reply: ReplyTo::Shard(self.shard, asker),
+        };
+        self.ask(channel, request);
     }
 
     pub(super) fn poll(&mut self) -> Option<Event> {
@@ -178,9 +313,12 @@ impl MemoryEngine {
     }
 
     fn owner(&self, channel: &str) -> usize {
-        // The upper half of the hash, spread over the shards without a division.
-        let hash = OWNER_HASH.hash_one(channel) >> 32;
-        ((hash * self.outboxes.len() as u64) >> 32) as usize
+        owner_of(channel, self.outboxes.len())
+    }
+
+    /// Whether so much waits for the owner of `channel` that questions are refused.
+    fn is_behind(&self, channel: &str) -> bool {
+        self.outboxes[self.owner(channel)].parked_requests() >= INTEREST_PARKED_MAX
     }
 
     fn ask(&mut self, channel: &str, request: Request) {
@@ -188,7 +326,7 @@ impl MemoryEngine {
         if owner == usize::from(self.shard) {
             self.carry_out(request);
         } else {
-            // Waits if it must; `subscribe` sees to it that not too much does.
+            // Waits if it must; `is_behind` sees to it that not too much does.
             self.outboxes[owner].send(Mail::Request(request));
         }
     }
@@ -201,9 +339,15 @@ impl MemoryEngine {
                 variant,
                 shard,
                 key,
+                history,
             } => {
-                self.sequencer.join(&channel, variant, shard, key);
-                let result = Ok(());
+                let result = match history {
+                    Some(_) => Err(ErrorCode::NotAvailable),
+                    None => {
+                        self.sequencer.join(&channel, variant, shard, key);
+                        Ok(None)
+                    }
+                };
                 self.tell(shard, Event::Subscribed { key, result });
             }
             Request::Unsubscribe {
@@ -214,11 +358,79 @@ impl MemoryEngine {
             } => {
                 self.sequencer.leave(&channel, variant, shard, key);
             }
-            Request::Publish { message, .. } => {
-                self.sequence(message.channel(), message.as_ref());
+            Request::Recover {
+                key, shard, asker, ..
+            } => {
+                let result = Err(ErrorCode::NotAvailable);
+                self.tell(shard, Event::Recovered { key, asker, result });
+            }
+            Request::Publish {
+                message,
+                history,
+                conditions,
+                reply,
+            } => {
+                let (channel, message) = (message.channel(), message.as_ref());
+                let result = self.sequence(channel, message, history, conditions.as_deref());
+                if let Some(reply) = reply {
+                    self.answer(reply, result, |asker, result| Event::Published {
+                        asker,
+                        result,
+                    });
+                }
+            }
+            Request::History { reply, .. } => {
+                let result = Err(ErrorCode::NotAvailable);
+                self.answer(reply, result, |asker, result| Event::History {
+                    asker,
+                    result,
+                });
+            }
+            Request::RemoveHistory { reply, .. } => {
+                let _ = reply.send(Err(ErrorCode::NotAvailable));
+            }
+            Request::Enter { channel, info } => {
+                self.presence.enter(&channel, *info);
+                self.metrics
+                    .presence_members
+                    .set(self.presence.len() as u64);
+            }
+            Request::Exit { channel, client } => {
+                self.presence.exit(&channel, client);
+                self.metrics
+                    .presence_members
+                    .set(self.presence.len() as u64);
+            }
+            Request::Presence { channel, reply } => {
+                let result = Ok(self.presence.members(&channel));
+                self.answer(reply, result, |asker, result| Event::Presence {
+                    asker,
+                    result,
+                });
+            }
+            Request::PresenceStats { channel, reply } => {
+                let result = Ok(self.presence.stats(&channel));
+                self.answer(reply, result, |asker, result| Event::PresenceStats {
+                    asker,
+                    result,
+                });
+            }
+            Request::Channels { reply } => {
+                let _ = reply.send(Ok(self.sequencer.names().map(Arc::clone).collect()));
             }
         }
         self.metrics.channels.set(self.sequencer.channels() as u64);
+    }
+
+    fn answer<T>(
+        &mut self,
+        reply: ReplyTo<T>,
+        result: Result<T, ErrorCode>,
+        event: impl FnOnce(Asker, Result<T, ErrorCode>) -> Event,
+    ) {
+        if let Some((shard, event)) = reply.answer(result, event) {
+            self.tell(shard, event);
+        }
     }
 
     fn tell(&mut self, shard: ShardIndex, event: Event) {
@@ -229,7 +441,18 @@ impl MemoryEngine {
         }
     }
 
-    fn sequence(&mut self, channel: &str, message: MessageRef<'_>) {
+    /// Gives a message its place in its channel and hands it to the shards that listen.
+    fn sequence(
+        &mut self,
+        channel: &str,
+        message: MessageRef<'_>,
+        history: Option<HistoryOptions>,
+        _conditions: Option<&Conditions>,
+    ) -> Result<Option<StreamPosition>, ErrorCode> {
+        if history.is_some() {
+            return Err(ErrorCode::NotAvailable);
+        }
+        let position = None;
         let Self {
             shard: own,
             outboxes,
@@ -238,17 +461,17 @@ impl MemoryEngine {
             metrics,
             ..
         } = self;
-        sequencer.publish(channel, message, None, &mut |shard, key, delivered| {
-            let slice = delivered.slice;
+        sequencer.publish(channel, message, position, &mut |shard, key, delivered| {
             if shard == *own {
                 metrics.handed_over.add(1);
-                local.push(Event::Delivery { key, slice });
+                local.push(Event::delivery(key, delivered));
                 true
             } else {
-                outboxes[usize::from(shard)].deliver(key, slice)
+                outboxes[usize::from(shard)].deliver(key, delivered)
             }
         });
         metrics.sequenced.add(1);
+        Ok(position)
     }
 }
 
@@ -263,7 +486,7 @@ mod tests {
         let wakers: Vec<_> = (0..count)
             .map(|_| wake_pair().expect("an eventfd").0)
             .collect();
-        MemoryEngine::with_mailboxes(&wakers, 2)
+        MemoryEngine::with_mailboxes(&wakers, 2).0
     }
 
     #[test]
@@ -280,7 +503,7 @@ mod tests {
                 index: 0,
                 generation,
             };
-            engine.subscribe(&channel, Variant::JSON, key);
+            engine.subscribe(&channel, Variant::JSON, key, None);
             engine.unsubscribe(&channel, Variant::JSON, key);
             // The shard takes its mail now and then.
             if generation % 64 == 0 {
@@ -311,7 +534,7 @@ mod tests {
             index: 0,
             generation: 0,
         };
-        engine.subscribe(&channel, Variant::JSON, key);
+        engine.subscribe(&channel, Variant::JSON, key, None);
         let data = vec![b'1'; 60_000];
         let message = MessageRef::data(&data);
         let count = 2 * PARKED_BYTES_MAX / data.len();
@@ -320,13 +543,13 @@ mod tests {
                 connection: 1,
                 command: n,
             };
-            engine.publish(&channel, message, Some(asker));
+            engine.publish(&channel, message, &PublishOptions::default(), Some(asker));
         }
         let (mut delivered, mut taken, mut refused) = (0, 0, 0);
         while let Some(event) = engine.poll() {
             match event {
                 Event::Delivery { slice, .. } => delivered += slice.len(),
-                Event::Published { result: Ok(()), .. } => taken += 1,
+                Event::Published { result: Ok(_), .. } => taken += 1,
                 Event::Published { .. } => refused += 1,
                 _ => {}
             }
@@ -338,7 +561,7 @@ mod tests {
         assert_eq!(taken + refused, count, "every publish is answered");
         assert!(taken > 0 && refused > 0);
         // What it has taken makes room again.
-        engine.publish(&channel, message, None);
+        engine.publish(&channel, message, &PublishOptions::default(), None);
         assert!(matches!(engine.poll(), Some(Event::Delivery { .. })));
     }
 }

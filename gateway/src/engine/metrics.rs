@@ -30,12 +30,14 @@ pub struct EngineMetrics {
     pub handed_over: Number,
     /// Publishes refused because a queue was full (error 111).
     pub refused: Number,
-    /// Joins and leaves dropped because a queue was full.
+    /// Joins and leaves, and entries of members, dropped because a queue was full.
     pub presence_dropped: Number,
     /// Hand-overs that had to wait because the shard's mailbox was full.
     pub parked: Number,
     /// Channels that a shard lost because too much waited for it.
     pub lost: Number,
+    /// Members of channels now, as far as their channels are ordered here.
+    pub presence_members: Number,
     /// Channels with listeners now.
     pub channels: Number,
     /// 1 while everything travels through Redis.

@@ -1,11 +1,16 @@
-//! Engines: how a publication finds the subscribers on other shards and on other nodes.
+//! Engines: how a publication finds the subscribers on other shards and on other nodes, and what is
+//! kept of a channel: its history, who is present.
 //!
 //! | what | file |
 //! |---|---|
 //! | one node, several shards: the channel's owner shard gives the order | `memory` |
 //! | several nodes: Redis gives the order, one thread of each node reads it | `redis` |
+//! | what is asked about a channel's past, and answered | `history` |
+//! | what is asked of whoever orders a channel, and who is answered | `request` |
 //! | what waits for a shard whose mailbox is full | `outbox` |
 //! | what a door has for its own shard | `local` |
+//! | who is present in a channel | `presence` |
+//! | the control plane's way to the engine | `handle` |
 //! | counters | `metrics` |
 //!
 //! Every shard holds an [`Engine`]. It asks ([`Engine::subscribe`], [`Engine::publish`]), and takes
@@ -14,33 +19,85 @@
 //! - Per channel, all shards see the same order.
 //! - After [`Event::Subscribed`] for a key, every message that is published later arrives as
 //!   [`Event::Delivery`] with this key until [`Engine::unsubscribe`], or [`Event::Lost`] does.
-//! - Every [`Engine::publish`] with an asker is answered by one [`Event::Published`].
+//! - In a channel with history, the offsets of a key's deliveries rise by one, within one epoch,
+//!   from the position in its [`Event::Subscribed`] on. What an engine itself has missed it fills in
+//!   from the history before it goes on; where it cannot, it says [`Event::Lost`].
+//! - The position in an [`Event::Recovered`] is the offset of the last delivery of the channel that
+//!   was put into this shard's mailbox before it: what comes up to it stands in the answer, what
+//!   comes behind it follows as deliveries.
+//! - Every question with an asker is answered by exactly one event.
 
+mod handle;
 pub mod history;
 mod local;
 mod memory;
 mod metrics;
 mod outbox;
+mod presence;
 pub mod redis;
+mod request;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use flux_runtime::log::LogSlice;
 use flux_runtime::mailbox::Waker;
 
+pub use handle::EngineHandle;
 pub use memory::MemoryEngine;
 pub use metrics::{EngineMetrics, Number};
 
-use crate::protocol::ErrorCode;
-use crate::pubsub::{ChannelKey, Message, MessageRef, ShardIndex, Variant};
+use self::history::{HistoryOptions, HistoryPage, HistoryQuery, Recovery, RecoveryRequest};
+use crate::protocol::{ClientId, ClientInfo, ErrorCode};
+use crate::pubsub::{
+    ChannelKey, Delivered, MessageKind, MessageRef, OwnedClientInfo, StreamPosition, Variant,
+};
 
-/// Who wants to know what became of a publish: given back as it came.
+/// How long the result of a publication with an idempotency key is remembered.
+pub const IDEMPOTENCY_TTL: Duration = Duration::from_secs(300);
+
+/// Who asked: given back as it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Asker {
     /// The shard's name for the connection, generation included.
     pub connection: u64,
     /// The command's id.
     pub command: u32,
+}
+
+/// How a message is published. The default: in a channel without history, unconditionally.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PublishOptions<'a> {
+    /// Where the channel has one. Joins and leaves never enter it.
+    pub history: Option<HistoryOptions>,
+    /// A second publication with this key in this channel within [`IDEMPOTENCY_TTL`] is not
+    /// published and has the first one's result. Empty: none.
+    pub idempotency_key: &'a str,
+    /// In a channel with history: not published unless it is above that of the last publication
+    /// that had one. 0: none.
+    pub version: u64,
+    /// Versions are compared within one epoch only. Empty: with whatever there is.
+    pub version_epoch: &'a str,
+}
+
+impl PublishOptions<'_> {
+    /// The history that `message` enters.
+    fn history_of(&self, message: &MessageRef<'_>) -> Option<HistoryOptions> {
+        self.history
+            .filter(|_| message.kind() == MessageKind::Publication)
+    }
+}
+
+/// Who is present in a channel, in no order; shared by everybody who asked.
+pub type Members = Arc<[OwnedClientInfo]>;
+
+/// How many are present in a channel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PresenceStats {
+    /// Clients: connections.
+    pub clients: u64,
+    /// Distinct users among them; all anonymous clients are one.
+    pub users: u64,
 }
 
 /// What an engine tells a shard.
@@ -50,22 +107,57 @@ pub enum Event {
     Subscribed {
         /// As asked with.
         key: ChannelKey,
-        /// An error when the channel will not be delivered; nothing needs to be undone.
-        result: Result<(), ErrorCode>,
+        /// The newest position of a channel with history. An error when the channel will not be
+        /// delivered; nothing needs to be undone.
+        result: Result<Option<StreamPosition>, ErrorCode>,
+    },
+    /// Answer to [`Engine::recover`], behind the `Subscribed` of the same key.
+    Recovered {
+        /// As asked with.
+        key: ChannelKey,
+        /// As asked with.
+        asker: Asker,
+        /// What was missed up to this event.
+        result: Result<Recovery, ErrorCode>,
     },
     /// Answer to [`Engine::publish`].
     Published {
         /// As asked with.
         asker: Asker,
-        /// Whether it was accepted.
-        result: Result<(), ErrorCode>,
+        /// Whether it was accepted, and its place in the history where there is one.
+        result: Result<Option<StreamPosition>, ErrorCode>,
+    },
+    /// Answer to [`Engine::history`].
+    History {
+        /// As asked with.
+        asker: Asker,
+        /// What was asked for; 112 where the query named another epoch.
+        result: Result<HistoryPage, ErrorCode>,
+    },
+    /// Answer to [`Engine::presence`].
+    Presence {
+        /// As asked with.
+        asker: Asker,
+        /// Who is there.
+        result: Result<Members, ErrorCode>,
+    },
+    /// Answer to [`Engine::presence_stats`].
+    PresenceStats {
+        /// As asked with.
+        asker: Asker,
+        /// How many are there.
+        result: Result<PresenceStats, ErrorCode>,
     },
     /// Something was published.
     Delivery {
         /// The channel.
         key: ChannelKey,
-        /// Complete WebSocket frames.
+        /// The message as the variant has it, ready for the socket.
         slice: LogSlice,
+        /// Where `slice` is a delta: the whole message, for subscribers who have not had one yet.
+        full: Option<LogSlice>,
+        /// Its place in the channel's history; 0 for what has none.
+        offset: u64,
     },
     /// Something of this channel could not be delivered to this shard, and nothing more will be:
     /// its subscribers must be told (unsubscribe push 2500, upon which clients subscribe anew).
@@ -73,44 +165,6 @@ pub enum Event {
         /// The channel.
         key: ChannelKey,
     },
-}
-
-/// What is in a mailbox of this module.
-#[derive(Debug)]
-enum Mail {
-    Event(Event),
-    Request(Request),
-}
-
-/// What a shard asks of whoever orders the channel.
-#[derive(Debug)]
-enum Request {
-    Subscribe {
-        channel: Arc<str>,
-        variant: Variant,
-        shard: ShardIndex,
-        key: ChannelKey,
-    },
-    Unsubscribe {
-        channel: Arc<str>,
-        variant: Variant,
-        shard: ShardIndex,
-        key: ChannelKey,
-    },
-    Publish {
-        message: Message,
-        asker: Option<(ShardIndex, Asker)>,
-    },
-}
-
-impl Request {
-    /// The channel that it is about.
-    fn channel(&self) -> &str {
-        match self {
-            Request::Subscribe { channel, .. } | Request::Unsubscribe { channel, .. } => channel,
-            Request::Publish { message, .. } => message.channel(),
-        }
-    }
 }
 
 /// A shard's door to its engine.
@@ -122,20 +176,29 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// Memory engines for the shards with these wakers, in their order.
-    pub fn memory(wakers: &[Waker]) -> Vec<Engine> {
-        MemoryEngine::for_shards(wakers)
+    /// Memory engines for the shards with these wakers, in their order, and the control plane's
+    /// way to them.
+    pub fn memory(wakers: &[Waker]) -> (Vec<Engine>, EngineHandle) {
+        let (engines, handle) = MemoryEngine::for_shards(wakers);
+        let engines = engines
             .into_iter()
             .map(|engine| Engine::Memory(Box::new(engine)))
-            .collect()
+            .collect();
+        (engines, handle)
     }
 
-    /// Asks for the messages of `channel` in `variant`, to be addressed with `key`. Answered by
-    /// [`Event::Subscribed`].
-    pub fn subscribe(&mut self, channel: &Arc<str>, variant: Variant, key: ChannelKey) {
+    /// Asks for the messages of `channel` in `variant`, to be addressed with `key`; `history` where
+    /// the channel has one. Answered by [`Event::Subscribed`].
+    pub fn subscribe(
+        &mut self,
+        channel: &Arc<str>,
+        variant: Variant,
+        key: ChannelKey,
+        history: Option<HistoryOptions>,
+    ) {
         match self {
-            Engine::Memory(engine) => engine.subscribe(channel, variant, key),
-            Engine::Redis(engine) => engine.subscribe(channel, variant, key),
+            Engine::Memory(engine) => engine.subscribe(channel, variant, key, history),
+            Engine::Redis(engine) => engine.subscribe(channel, variant, key, history),
         }
     }
 
@@ -147,11 +210,81 @@ impl Engine {
         }
     }
 
-    /// Publishes. An asker gets an [`Event::Published`]; joins and leaves have none.
-    pub fn publish(&mut self, channel: &str, message: MessageRef<'_>, asker: Option<Asker>) {
+    /// Asks for what a subscriber has missed in a channel with history. To be asked after the
+    /// [`Self::subscribe`] of the same `key`, which may still be under way; answered by
+    /// [`Event::Recovered`] behind its [`Event::Subscribed`].
+    pub fn recover(
+        &mut self,
+        channel: &Arc<str>,
+        key: ChannelKey,
+        request: RecoveryRequest,
+        history: HistoryOptions,
+        asker: Asker,
+    ) {
         match self {
-            Engine::Memory(engine) => engine.publish(channel, message, asker),
-            Engine::Redis(engine) => engine.publish(channel, message, asker),
+            Engine::Memory(engine) => engine.recover(channel, key, request, history, asker),
+            Engine::Redis(engine) => engine.recover(channel, key, request, history, asker),
+        }
+    }
+
+    /// Publishes. An asker gets an [`Event::Published`]; joins and leaves have none.
+    pub fn publish(
+        &mut self,
+        channel: &str,
+        message: MessageRef<'_>,
+        options: &PublishOptions<'_>,
+        asker: Option<Asker>,
+    ) {
+        match self {
+            Engine::Memory(engine) => engine.publish(channel, message, options, asker),
+            Engine::Redis(engine) => engine.publish(channel, message, options, asker),
+        }
+    }
+
+    /// Asks for past publications of a channel with history. Answered by [`Event::History`].
+    pub fn history(
+        &mut self,
+        channel: &str,
+        query: HistoryQuery,
+        history: HistoryOptions,
+        asker: Asker,
+    ) {
+        match self {
+            Engine::Memory(engine) => engine.history(channel, query, history, asker),
+            Engine::Redis(engine) => engine.history(channel, query, history, asker),
+        }
+    }
+
+    /// A client of this shard is present in `channel` from now on. One that is already is present
+    /// with this info.
+    pub fn enter(&mut self, channel: &str, info: ClientInfo<'_>) {
+        match self {
+            Engine::Memory(engine) => engine.enter(channel, info),
+            Engine::Redis(engine) => engine.enter(channel, info),
+        }
+    }
+
+    /// A client of this shard is no longer present in `channel`. Nothing, if it was not.
+    pub fn exit(&mut self, channel: &str, client: ClientId) {
+        match self {
+            Engine::Memory(engine) => engine.exit(channel, client),
+            Engine::Redis(engine) => engine.exit(channel, client),
+        }
+    }
+
+    /// Asks who is present in `channel`. Answered by [`Event::Presence`].
+    pub fn presence(&mut self, channel: &str, asker: Asker) {
+        match self {
+            Engine::Memory(engine) => engine.presence(channel, asker),
+            Engine::Redis(engine) => engine.presence(channel, asker),
+        }
+    }
+
+    /// Asks how many are present in `channel`. Answered by [`Event::PresenceStats`].
+    pub fn presence_stats(&mut self, channel: &str, asker: Asker) {
+        match self {
+            Engine::Memory(engine) => engine.presence_stats(channel, asker),
+            Engine::Redis(engine) => engine.presence_stats(channel, asker),
         }
     }
 
@@ -195,6 +328,32 @@ impl Engine {
         match self {
             Engine::Memory(engine) => engine.metrics(),
             Engine::Redis(engine) => engine.metrics(),
+        }
+    }
+}
+
+impl Event {
+    fn delivery(key: ChannelKey, delivered: Delivered) -> Self {
+        let Delivered {
+            slice,
+            full,
+            offset,
+        } = delivered;
+        Self::Delivery {
+            key,
+            slice,
+            full,
+            offset,
+        }
+    }
+
+    /// Bytes of log that it keeps from being given back.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Delivery { slice, full, .. } => {
+                slice.len() + full.as_ref().map_or(0, LogSlice::len)
+            }
+            _ => 0,
         }
     }
 }

@@ -12,12 +12,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use flux_runtime::log::LogSlice;
 use flux_runtime::mailbox::{Full, Sender};
 
-use super::{EngineMetrics, Event, Mail, Request};
+use super::request::{Mail, Request};
+use super::{EngineMetrics, Event};
 use crate::limits::PARKED_BYTES_MAX;
-use crate::pubsub::ChannelKey;
+use crate::pubsub::{ChannelKey, Delivered};
 
 pub(super) struct Outbox {
     sender: Sender<Mail>,
@@ -58,14 +58,15 @@ impl Outbox {
 
     /// Hands a delivery over. False when too much waits already: the shard is told that it has
     /// lost the channel and must not be given more of it under this key.
-    pub(super) fn deliver(&mut self, key: ChannelKey, slice: LogSlice) -> bool {
-        if self.parked_bytes + slice.len() > self.bytes_max {
+    pub(super) fn deliver(&mut self, key: ChannelKey, delivered: Delivered) -> bool {
+        let event = Event::delivery(key, delivered);
+        if self.parked_bytes + event.bytes() > self.bytes_max {
             self.metrics.lost.add(1);
             self.send(Mail::Event(Event::Lost { key }));
             return false;
         }
         self.metrics.handed_over.add(1);
-        self.send(Mail::Event(Event::Delivery { key, slice }));
+        self.send(Mail::Event(event));
         true
     }
 
@@ -117,8 +118,8 @@ impl Outbox {
 
 fn bytes_of(mail: &Mail) -> usize {
     match mail {
-        Mail::Event(Event::Delivery { slice, .. }) => slice.len(),
-        Mail::Event(_) | Mail::Request(_) => 0,
+        Mail::Event(event) => event.bytes(),
+        Mail::Request(_) => 0,
     }
 }
 
@@ -144,11 +145,16 @@ mod tests {
         let mut outbox = Outbox::new(sender, Arc::clone(&metrics));
         outbox.bytes_max = 30;
         let mut log = LogWriter::new();
+        let mut message = |bytes: &[u8]| Delivered {
+            slice: log.append(&[bytes]),
+            full: None,
+            offset: 0,
+        };
         for _ in 0..5 {
-            assert!(outbox.deliver(key(1), log.append(&[b"0123456789"])));
+            assert!(outbox.deliver(key(1), message(b"0123456789")));
         }
         assert!(
-            !outbox.deliver(key(2), log.append(&[b"x"])),
+            !outbox.deliver(key(2), message(b"x")),
             "30 bytes wait already"
         );
         assert!(!outbox.flush());
@@ -165,6 +171,6 @@ mod tests {
         assert_eq!(seen[..5], [("delivery", 1); 5]);
         assert_eq!(seen[5..], [("lost", 2)]);
         assert_eq!((metrics.lost.get(), outbox.parked_bytes), (1, 0));
-        assert!(outbox.deliver(key(1), log.append(&[b"again"])));
+        assert!(outbox.deliver(key(1), message(b"again")));
     }
 }

@@ -14,7 +14,7 @@ use flux_runtime::shard::{self as runtime_shard, ShardError, ShardSpec, ShardThr
 
 use crate::config::Config;
 use crate::engine::redis::{RedisConfig, RedisConfigError, RedisEngine};
-use crate::engine::{Engine, EngineMetrics};
+use crate::engine::{Engine, EngineHandle, EngineMetrics};
 use crate::http::{AllowedOrigins, OriginPatternError, Policy};
 use crate::pubsub::{PacingConfig, SubscriptionsConfig};
 use crate::session::{ChannelRules, SessionConfig};
@@ -80,6 +80,8 @@ pub struct Node {
     pub(super) registry: Option<Registry>,
     /// The engine's side of Redis, to be run by the control plane.
     pub(super) redis: Option<RedisEngine>,
+    /// The control plane's way to the engine.
+    pub engine: EngineHandle,
     pub(super) engine_metrics: Vec<Arc<EngineMetrics>>,
     pub(super) admin: TcpListener,
     pub(super) shards: Vec<ShardThread>,
@@ -141,12 +143,13 @@ impl Node {
             wakers.push(waker);
             sources.push(source);
         }
-        let (engines, redis) = if config.redis.is_empty() {
-            (Engine::memory(&wakers), None)
+        let (engines, redis, engine_handle) = if config.redis.is_empty() {
+            let (engines, handle) = Engine::memory(&wakers);
+            (engines, None, handle)
         } else {
-            let (doors, engine) =
+            let (doors, engine, handle) =
                 Engine::redis(redis_config(&config)?, &wakers, readiness.clone())?;
-            (doors, Some(engine))
+            (doors, Some(engine), handle)
         };
         let engine_metrics = match &redis {
             // The doors of all shards share the one engine's.
@@ -196,6 +199,7 @@ impl Node {
             readiness,
             registry,
             redis,
+            engine: engine_handle,
             engine_metrics,
             admin,
             shards,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use flux_runtime::ring::Key;
 use flux_runtime::wheel::TimerWheel;
 
-use crate::engine::{Asker, Engine};
+use crate::engine::{Asker, Engine, PublishOptions};
 use crate::protocol::{ErrorCode, Tags};
 use crate::pubsub::{MessageRef, Released, Subscribed, Subscriptions, Unsubscribed, Variant};
 use crate::session::{Effect, Session, SessionConfig};
@@ -131,13 +131,24 @@ impl Core {
                     tags: Tags::NONE,
                     delta: false,
                 };
-                self.engine.publish(channel, message, asker);
+                self.engine
+                    .publish(channel, message, &PublishOptions::default(), asker);
             }
             Effect::Join { channel, info } => {
-                self.engine.publish(channel, MessageRef::Join(info), None);
+                self.engine.publish(
+                    channel,
+                    MessageRef::Join(info),
+                    &PublishOptions::default(),
+                    None,
+                );
             }
             Effect::Leave { channel, info } => {
-                self.engine.publish(channel, MessageRef::Leave(info), None);
+                self.engine.publish(
+                    channel,
+                    MessageRef::Leave(info),
+                    &PublishOptions::default(),
+                    None,
+                );
             }
             Effect::Message { .. } => self.counters.messages_dropped.add(1),
             Effect::Close(disconnect) => {
@@ -171,7 +182,7 @@ impl Core {
             // The engine's word reaches everybody who waits, through the shard's mail.
             Subscribed::Waiting => return,
             Subscribed::First { key, name } => {
-                self.engine.subscribe(&name, variant, key);
+                self.engine.subscribe(&name, variant, key, None);
                 return;
             }
         };

@@ -27,10 +27,19 @@ impl Shard {
                 break;
             };
             match event {
-                Event::Delivery { key, slice } => self.core.subscriptions.append(key, &slice),
-                Event::Published { asker, result } => self.on_published(ring, asker, result, now),
-                Event::Subscribed { key, result } => self.on_subscribed(ring, key, result, now),
+                Event::Delivery { key, slice, .. } => self.core.subscriptions.append(key, &slice),
+                Event::Published { asker, result } => {
+                    self.on_published(ring, asker, result.map(|_| ()), now);
+                }
+                Event::Subscribed { key, result } => {
+                    self.on_subscribed(ring, key, result.map(|_| ()), now);
+                }
                 Event::Lost { key } => self.on_lost(ring, key, now),
+                // No session asks for these yet.
+                Event::Recovered { .. }
+                | Event::History { .. }
+                | Event::Presence { .. }
+                | Event::PresenceStats { .. } => {}
             }
         }
     }

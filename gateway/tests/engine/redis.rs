@@ -26,8 +26,9 @@ impl Node {
     fn start(url: &str, shards: usize) -> Self {
         let (wakers, sources) = wakes(shards);
         let readiness = Readiness::new();
-        let (doors, engine) = Engine::redis(RedisConfig::new(url), &wakers, readiness.clone())
-            .expect("a valid address");
+        let (doors, engine, _handle) =
+            Engine::redis(RedisConfig::new(url), &wakers, readiness.clone())
+                .expect("a valid address");
         let metrics = Arc::clone(engine.metrics());
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {

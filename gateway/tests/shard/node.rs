@@ -101,7 +101,7 @@ impl Listening {
         let (wakers, sources): (Vec<_>, Vec<_>) = (0..settings.shards)
             .map(|_| wake_pair().expect("an eventfd"))
             .unzip();
-        let engines = Engine::memory(&wakers);
+        let (engines, _engine) = Engine::memory(&wakers);
         let mut orders = Vec::new();
         let mut shards = Vec::new();
         let parts = sources.into_iter().zip(sockets).zip(engines).zip(wakers);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use flux_gateway::engine::{Asker, Engine, EngineMetrics, Event};
+use flux_gateway::engine::{Asker, Engine, EngineMetrics, Event, PublishOptions};
 use flux_gateway::protocol::{ClientId, ClientInfo, ErrorCode};
 use flux_gateway::pubsub::{
     ChannelKey, Gathered, MessageRef, Subscribed, Subscriptions, SubscriptionsConfig, Unsubscribed,
@@ -225,7 +225,9 @@ impl Loop {
             Ask::Subscribe(slot, channel, variant) => {
                 match self.subscriptions.subscribe(slot, &channel, variant, 1) {
                     Subscribed::Active => self.tell(slot, Told::Subscribed(channel, Ok(()))),
-                    Subscribed::First { key, name } => self.engine.subscribe(&name, variant, key),
+                    Subscribed::First { key, name } => {
+                        self.engine.subscribe(&name, variant, key, None);
+                    }
                     Subscribed::Waiting => {}
                     Subscribed::Duplicate => panic!("the test subscribes twice"),
                 }
@@ -244,7 +246,9 @@ impl Loop {
                     connection,
                     command,
                 };
-                self.engine.publish(&channel, message, Some(asker));
+                let options = PublishOptions::default();
+                self.engine
+                    .publish(&channel, message, &options, Some(asker));
             }
             Ask::Join(channel) => {
                 let info = ClientInfo {
@@ -253,7 +257,9 @@ impl Loop {
                     conn_info: b"",
                     chan_info: b"",
                 };
-                self.engine.publish(&channel, MessageRef::Join(info), None);
+                let options = PublishOptions::default();
+                self.engine
+                    .publish(&channel, MessageRef::Join(info), &options, None);
             }
         }
     }
@@ -267,19 +273,24 @@ impl Loop {
                 let mut waited = Vec::new();
                 let mut tell = |slot, _| waited.push(slot);
                 match result {
-                    Ok(()) => self.subscriptions.confirm(key, &mut tell),
+                    Ok(_) => self.subscriptions.confirm(key, &mut tell),
                     Err(_) => self.subscriptions.refuse(key, &mut tell),
                 }
                 for slot in waited {
-                    self.tell(slot, Told::Subscribed(name.clone(), result));
+                    self.tell(slot, Told::Subscribed(name.clone(), result.map(|_| ())));
                 }
             }
             Event::Published { asker, result } => {
-                let told = Told::Published(asker.command, result);
+                let told = Told::Published(asker.command, result.map(|_| ()));
                 self.tell(asker.connection as u32, told);
             }
-            Event::Delivery { key, slice } => self.subscriptions.append(key, &slice),
+            Event::Delivery { key, slice, .. } => self.subscriptions.append(key, &slice),
             Event::Lost { key } => self.lose(key),
+            // Nobody asks for these here.
+            Event::Recovered { .. }
+            | Event::History { .. }
+            | Event::Presence { .. }
+            | Event::PresenceStats { .. } => {}
         }
     }
 
@@ -365,6 +376,7 @@ pub(crate) fn wakes(shards: usize) -> (Vec<Waker>, Vec<WakeSource>) {
 pub(crate) fn memory_node(shards: usize) -> (Vec<Shard>, Vec<Arc<EngineMetrics>>) {
     let (wakers, sources) = wakes(shards);
     Engine::memory(&wakers)
+        .0
         .into_iter()
         .zip(sources)
         .map(|(engine, source)| {

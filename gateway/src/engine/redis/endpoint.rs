@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use redis::{PushInfo, PushKind, RedisResult, Value};
 use tokio::time::{sleep, timeout};
 
-use super::super::Request;
+use super::super::request::Request;
 use super::config::RedisConfig;
 use super::interest::Command;
 use super::keys::Keys;

@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::super::outbox::Outbox;
-use super::super::{Engine, EngineMetrics, Request};
+use super::super::request::Request;
+use super::super::{Engine, EngineHandle, EngineMetrics};
 use super::config::{RedisConfig, RedisConfigError};
 use super::endpoint::{Endpoint, EndpointEvent};
 use super::keys::{KeyLayout, Keys};
@@ -52,7 +53,8 @@ pub struct RedisEngine {
 
 impl Engine {
     /// Doors for the shards with these wakers, in their order, and the engine behind them, which
-    /// has to be run. It announces in `readiness` when Redis is away (`degraded`).
+    /// has to be run, and the control plane's way to it. It announces in `readiness` when Redis is
+    /// away (`degraded`).
     ///
     /// # Errors
     /// [`RedisConfigError`] when the address is none; an unreachable Redis is no error.
@@ -60,7 +62,7 @@ impl Engine {
         config: RedisConfig,
         wakers: &[Waker],
         readiness: Readiness,
-    ) -> Result<(Vec<Engine>, RedisEngine), RedisConfigError> {
+    ) -> Result<(Vec<Engine>, RedisEngine, EngineHandle), RedisConfigError> {
         let now = Instant::now();
         let endpoints = endpoints(config, fastrand::u64(..), now)?;
         let metrics = Arc::new(EngineMetrics::default());
@@ -89,7 +91,7 @@ impl Engine {
             first: 0,
         };
         engine.announce();
-        Ok((doors, engine))
+        Ok((doors, engine, EngineHandle::to_thread(sender)))
     }
 }
 
@@ -146,7 +148,7 @@ impl RedisEngine {
                     }
                     let now = Instant::now();
                     for request in requests.drain(..) {
-                        let at = self.route(request.channel());
+                        let at = request.channel().map_or(0, |name| self.route(name));
                         if let Some(endpoint) = self.endpoints.get_mut(at) {
                             endpoint.carry_out(request, now, &mut self.shards);
                         }

@@ -23,16 +23,16 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::super::Asker;
+use super::super::request::ReplyTo;
 use crate::limits::{REDIS_IN_FLIGHT_BYTES_MAX, REDIS_IN_FLIGHT_MAX};
-use crate::pubsub::{Message, ShardIndex};
+use crate::pubsub::{Message, StreamPosition};
 
 /// Messages behind which a probe is sent at the latest, so that entries do not wait for the next
 /// regular one when there are many.
 const MESSAGES_PER_PROBE: usize = 1_024;
 
 /// Who is to be answered.
-pub(super) type Publisher = (ShardIndex, Asker);
+pub(super) type Publisher = ReplyTo<Option<StreamPosition>>;
 
 #[derive(Debug)]
 pub(super) enum Content {
@@ -75,9 +75,9 @@ pub(super) enum Echo {
     Unknown,
 }
 
-/// There are too many in flight.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct LedgerFull;
+/// There are too many in flight. Who is to be told so comes back.
+#[derive(Debug)]
+pub(super) struct LedgerFull(pub(super) Option<Publisher>);
 
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
@@ -112,7 +112,7 @@ impl Ledger {
         let is_full = self.entries.len() >= REDIS_IN_FLIGHT_MAX
             || self.bytes + entry.size() > REDIS_IN_FLIGHT_BYTES_MAX;
         if is_full && matches!(entry.content, Content::Message(_)) {
-            return Err(LedgerFull);
+            return Err(LedgerFull(entry.asker));
         }
         self.since_probe = match entry.content {
             Content::Probe { .. } => 0,
@@ -237,6 +237,7 @@ impl Ledger {
 mod tests {
     use flux_runtime::log::LogWriter;
 
+    use super::super::super::Asker;
     use super::*;
     use crate::pubsub::MessageRef;
 
@@ -248,13 +249,18 @@ mod tests {
 
     fn asker(command: u32) -> Option<Publisher> {
         let connection = 1;
-        Some((
-            0,
-            Asker {
-                connection,
-                command,
-            },
-        ))
+        let asker = Asker {
+            connection,
+            command,
+        };
+        Some(ReplyTo::Shard(0, asker))
+    }
+
+    fn command(publisher: &Publisher) -> u32 {
+        match publisher {
+            ReplyTo::Shard(_, asker) => asker.command,
+            ReplyTo::Caller(_) => panic!("no caller asked"),
+        }
     }
 
     fn ledger_with(count: u32) -> Ledger {
@@ -269,7 +275,7 @@ mod tests {
 
     fn commands(entries: impl Iterator<Item = Entry>) -> Vec<u32> {
         entries
-            .filter_map(|entry| Some(entry.asker?.1.command))
+            .filter_map(|entry| entry.asker.as_ref().map(command))
             .collect()
     }
 
@@ -278,13 +284,12 @@ mod tests {
         let mut ledger = ledger_with(4);
         assert_eq!(ledger.hand_over(3, |_, _| {}), Some((0, 3)));
         let mut answered = Vec::new();
-        let fresh = ledger.echo(0, &mut |asker| answered.push(asker.1.command));
+        let fresh = ledger.echo(0, &mut |asker| answered.push(command(&asker)));
         assert_eq!(fresh, Echo::Fresh { sent: None });
         assert_eq!(answered, [0]);
         assert!(ledger.confirm(1, false).is_some());
-        assert_eq!(
-            ledger.confirm(0, false),
-            None,
+        assert!(
+            ledger.confirm(0, false).is_none(),
             "its echo has answered it already"
         );
         let left: Vec<Entry> = ledger.abandon().collect();
@@ -316,7 +321,7 @@ mod tests {
         let mut ledger = ledger_with(3);
         ledger.hand_over(10, |_, _| {});
         let mut answered = Vec::new();
-        ledger.echo(2, &mut |asker| answered.push(asker.1.command));
+        ledger.echo(2, &mut |asker| answered.push(command(&asker)));
         assert_eq!(answered, [0, 1, 2]);
         assert_eq!((ledger.len(), ledger.bytes), (0, 0));
         assert_eq!(ledger.echo(1, &mut |_| {}), Echo::Late);
@@ -330,7 +335,10 @@ mod tests {
                 .push(message(n as u64), None)
                 .expect("below the limit");
         }
-        assert_eq!(ledger.push(message(0), None), Err(LedgerFull));
+        assert!(matches!(
+            ledger.push(message(0), None),
+            Err(LedgerFull(None))
+        ));
         let sent = Instant::now();
         ledger.push(Content::Probe { sent }, None).expect("a probe");
     }

@@ -21,9 +21,10 @@ use std::time::Instant;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use super::super::Request;
+use super::super::Event;
+use super::super::request::Request;
 use super::interest::{Command, Interest};
-use super::ledger::{Content, Echo, Ledger};
+use super::ledger::{Content, Echo, Ledger, LedgerFull};
 use super::record::{self, Body, Record, Rejected};
 use super::shards::Shards;
 use crate::protocol::ErrorCode;
@@ -83,11 +84,15 @@ impl Server {
                 variant,
                 shard,
                 key,
+                history,
             } => {
+                if history.is_some() {
+                    return shards.subscribed((shard, key), Err(ErrorCode::NotAvailable));
+                }
                 // Joined first: from the answer on, nothing may be missed.
                 shards.join(&channel, variant, shard, key);
                 if self.interest.join(&channel, (shard, key)) {
-                    shards.subscribed((shard, key), Ok(()));
+                    shards.subscribed((shard, key), Ok(None));
                 }
             }
             Request::Unsubscribe {
@@ -99,27 +104,71 @@ impl Server {
                 let has_ended = shards.leave(&channel, variant, shard, key);
                 self.interest.leave(&channel, (shard, key), has_ended);
             }
-            Request::Publish { message, asker } => {
+            Request::Publish {
+                history: Some(_),
+                reply,
+                ..
+            } => {
+                if let Some(reply) = reply {
+                    shards.published(reply, Err(ErrorCode::NotAvailable));
+                }
+            }
+            Request::Publish { message, reply, .. } => {
                 if self.phase != Phase::Up {
                     shards.metrics.local_only.add(1);
                     self.sequence(message.channel(), message.as_ref(), shards);
-                    if let Some(asker) = asker {
-                        shards.published(asker, Ok(()));
+                    if let Some(reply) = reply {
+                        shards.published(reply, Ok(None));
                     }
                     return;
                 }
                 let content = Content::Message(message);
-                match (self.ledger.push(content, asker), asker) {
-                    (Ok(()), _) => {}
-                    (Err(_), Some(asker)) => {
+                match self.ledger.push(content, reply) {
+                    Ok(()) => {}
+                    Err(LedgerFull(Some(reply))) => {
                         shards.metrics.refused.add(1);
-                        shards.published(asker, Err(ErrorCode::TooManyRequests));
+                        shards.published(reply, Err(ErrorCode::TooManyRequests));
                     }
-                    (Err(_), None) => shards.metrics.presence_dropped.add(1),
+                    Err(LedgerFull(None)) => shards.metrics.presence_dropped.add(1),
                 }
                 if self.ledger.wants_probe() {
                     self.probe(now);
                 }
+            }
+            // What is kept of channels in Redis is not there yet.
+            Request::Recover {
+                key, shard, asker, ..
+            } => {
+                let result = Err(ErrorCode::NotAvailable);
+                shards.tell(shard, Event::Recovered { key, asker, result });
+            }
+            Request::History { reply, .. } => {
+                let result = Err(ErrorCode::NotAvailable);
+                shards.answer(reply, result, |asker, result| Event::History {
+                    asker,
+                    result,
+                });
+            }
+            Request::RemoveHistory { reply, .. } => {
+                let _ = reply.send(Err(ErrorCode::NotAvailable));
+            }
+            Request::Enter { .. } | Request::Exit { .. } => {}
+            Request::Presence { reply, .. } => {
+                let result = Err(ErrorCode::NotAvailable);
+                shards.answer(reply, result, |asker, result| Event::Presence {
+                    asker,
+                    result,
+                });
+            }
+            Request::PresenceStats { reply, .. } => {
+                let result = Err(ErrorCode::NotAvailable);
+                shards.answer(reply, result, |asker, result| Event::PresenceStats {
+                    asker,
+                    result,
+                });
+            }
+            Request::Channels { reply } => {
+                let _ = reply.send(Ok(shards.channels()));
             }
         }
     }
@@ -168,7 +217,7 @@ impl Server {
         let result = match outcome {
             Outcome::Taken => {
                 shards.metrics.redis_published.add(1);
-                Ok(())
+                Ok(None)
             }
             Outcome::Refused => {
                 shards.metrics.redis_refused.add(1);
@@ -188,7 +237,7 @@ impl Server {
     /// Redis has confirmed a subscription.
     pub(super) fn subscribed(&mut self, channel: &str, shards: &mut Shards) {
         for waiter in self.interest.subscribed(channel) {
-            shards.subscribed(waiter, Ok(()));
+            shards.subscribed(waiter, Ok(None));
         }
         self.rise();
     }
@@ -279,7 +328,7 @@ impl Server {
                     }
                 }
                 for asker in answered {
-                    shards.published(asker, Ok(()));
+                    shards.published(asker, Ok(None));
                 }
                 self.rise();
             }
@@ -306,11 +355,11 @@ impl Server {
                 self.sequence(message.channel(), message.as_ref(), shards);
             }
             if let Some(asker) = entry.asker {
-                shards.published(asker, Ok(()));
+                shards.published(asker, Ok(None));
             }
         }
         for waiter in self.interest.disconnect() {
-            shards.subscribed(waiter, Ok(()));
+            shards.subscribed(waiter, Ok(None));
         }
     }
 

@@ -7,10 +7,12 @@ use flux_runtime::log::LogWriter;
 use flux_runtime::mailbox::Receiver;
 use tokio::sync::mpsc;
 
+use super::super::history::{HistoryOptions, HistoryQuery, RecoveryRequest};
 use super::super::local::Local;
-use super::super::{Asker, EngineMetrics, Event, Mail, Request};
+use super::super::request::{Conditions, Mail, ReplyTo, Request};
+use super::super::{Asker, EngineMetrics, Event, PublishOptions};
 use crate::limits::INTEREST_PARKED_MAX;
-use crate::protocol::ErrorCode;
+use crate::protocol::{ClientId, ClientInfo, ErrorCode};
 use crate::pubsub::{ChannelKey, MessageRef, ShardIndex, Variant};
 
 /// One shard's door.
@@ -50,6 +52,7 @@ impl RedisShard {
         channel: &Arc<str>,
         variant: Variant,
         key: ChannelKey,
+        history: Option<HistoryOptions>,
     ) {
         if self.parked.len() >= INTEREST_PARKED_MAX {
             self.metrics.refused.add(1);
@@ -61,6 +64,7 @@ impl RedisShard {
             variant,
             shard: self.shard,
             key,
+            history,
         });
     }
 
@@ -81,10 +85,95 @@ impl RedisShard {
         });
     }
 
+    pub(in super::super) fn recover(
+        &mut self,
+        channel: &Arc<str>,
+        key: ChannelKey,
+        request: RecoveryRequest,
+        history: HistoryOptions,
+        asker: Asker,
+    ) {
+        if self.local.is_refused(key) || self.is_behind() {
+            let result = Err(ErrorCode::TooManyRequests);
+            return self.local.push(Event::Recovered { key, asker, result });
+        }
+        self.ask(Request::Recover {
+            channel: Arc::clone(channel),
+            key,
+            request,
+            history,
+            shard: self.shard,
+            asker,
+        });
+    }
+
+    pub(in super::super) fn history(
+        &mut self,
+        channel: &str,
+        query: HistoryQuery,
+        history: HistoryOptions,
+        asker: Asker,
+    ) {
+        if self.is_behind() {
+            let result = Err(ErrorCode::TooManyRequests);
+            return self.local.push(Event::History { asker, result });
+        }
+        self.ask(Request::History {
+            channel: channel.into(),
+            query,
+            history,
+            reply: ReplyTo::Shard(self.shard, asker),
+        });
+    }
+
+    pub(in super::super) fn enter(&mut self, channel: &str, info: ClientInfo<'_>) {
+        self.ask(Request::Enter {
+            channel: channel.into(),
+            info: Box::new(info.into()),
+        });
+    }
+
+    pub(in super::super) fn exit(&mut self, channel: &str, client: ClientId) {
+        self.ask(Request::Exit {
+            channel: channel.into(),
+            client,
+        });
+    }
+
+    pub(in super::super) fn presence(&mut self, channel: &str, asker: Asker) {
+        if self.is_behind() {
+            let result = Err(ErrorCode::TooManyRequests);
+            return self.local.push(Event::Presence { asker, result });
+        }
+        self.ask(Request::Presence {
+            channel: channel.into(),
+            reply: ReplyTo::Shard(self.shard, asker),
+        });
+    }
+
+    pub(in super::super) fn presence_stats(&mut self, channel: &str, asker: Asker) {
+        if self.is_behind() {
+            let result = Err(ErrorCode::TooManyRequests);
+            return self.local.push(Event::PresenceStats { asker, result });
+        }
+        self.ask(Request::PresenceStats {
+            channel: channel.into(),
+            reply: ReplyTo::Shard(self.shard, asker),
+        });
+    }
+
+    /// Whether so much waits for the engine's thread that questions are refused.
+    fn is_behind(&self) -> bool {
+        let is_behind = self.parked.len() >= INTEREST_PARKED_MAX;
+        self.metrics.refused.add(is_behind.into());
+        is_behind
+    }
+
     pub(in super::super) fn publish(
         &mut self,
         channel: &str,
         message: MessageRef<'_>,
+        options: &PublishOptions<'_>,
         asker: Option<Asker>,
     ) {
         // Nothing overtakes interest that waits, so that a client that subscribes and publishes
@@ -92,7 +181,9 @@ impl RedisShard {
         let is_accepted = self.parked.is_empty() && {
             let request = Request::Publish {
                 message: message.store(&mut self.arena, channel),
-                asker: asker.map(|asker| (self.shard, asker)),
+                history: options.history_of(&message),
+                conditions: Conditions::of(&message, options),
+                reply: asker.map(|asker| ReplyTo::Shard(self.shard, asker)),
             };
             self.requests.try_send(request).is_ok()
         };
@@ -167,7 +258,7 @@ mod tests {
                 index: 0,
                 generation,
             };
-            door.subscribe(&channel, Variant::JSON, key);
+            door.subscribe(&channel, Variant::JSON, key, None);
             door.unsubscribe(&channel, Variant::JSON, key);
             if generation % 64 == 0 {
                 while door.poll().is_some() {}

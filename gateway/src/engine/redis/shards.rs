@@ -4,11 +4,14 @@
 use std::sync::Arc;
 
 use super::super::outbox::Outbox;
-use super::super::{EngineMetrics, Event, Mail};
+use super::super::request::{Mail, ReplyTo};
+use super::super::{Asker, EngineMetrics, Event};
 use super::interest::Waiter;
 use super::ledger::Publisher;
 use crate::protocol::ErrorCode;
-use crate::pubsub::{ChannelKey, Interest, MessageRef, Sequencer, ShardIndex, Variant};
+use crate::pubsub::{
+    ChannelKey, Interest, MessageRef, Sequencer, ShardIndex, StreamPosition, Variant,
+};
 
 pub(super) struct Shards {
     sequencer: Sequencer,
@@ -58,7 +61,7 @@ impl Shards {
                 .publish(channel, message, None, &mut |shard, key, delivered| {
                     outboxes
                         .get_mut(usize::from(shard))
-                        .is_some_and(|outbox| outbox.deliver(key, delivered.slice))
+                        .is_some_and(|outbox| outbox.deliver(key, delivered))
                 });
         self.metrics.sequenced.add(1);
         if interest == Interest::Ended {
@@ -82,12 +85,39 @@ impl Shards {
         self.count_channels();
     }
 
-    pub(super) fn subscribed(&mut self, (shard, key): Waiter, result: Result<(), ErrorCode>) {
+    pub(super) fn subscribed(
+        &mut self,
+        (shard, key): Waiter,
+        result: Result<Option<StreamPosition>, ErrorCode>,
+    ) {
         self.tell(shard, Event::Subscribed { key, result });
     }
 
-    pub(super) fn published(&mut self, (shard, asker): Publisher, result: Result<(), ErrorCode>) {
-        self.tell(shard, Event::Published { asker, result });
+    pub(super) fn published(
+        &mut self,
+        publisher: Publisher,
+        result: Result<Option<StreamPosition>, ErrorCode>,
+    ) {
+        self.answer(publisher, result, |asker, result| Event::Published {
+            asker,
+            result,
+        });
+    }
+
+    pub(super) fn answer<T>(
+        &mut self,
+        reply: ReplyTo<T>,
+        result: Result<T, ErrorCode>,
+        event: impl FnOnce(Asker, Result<T, ErrorCode>) -> Event,
+    ) {
+        if let Some((shard, event)) = reply.answer(result, event) {
+            self.tell(shard, event);
+        }
+    }
+
+    /// The channels that somebody on this node listens to.
+    pub(super) fn channels(&self) -> Vec<Arc<str>> {
+        self.sequencer.names().map(Arc::clone).collect()
     }
 
     /// Passes on what has gathered; false while something waits for a shard that is behind.
@@ -103,7 +133,7 @@ impl Shards {
         self.sequencer.sweep();
     }
 
-    fn tell(&mut self, shard: ShardIndex, event: Event) {
+    pub(super) fn tell(&mut self, shard: ShardIndex, event: Event) {
         if let Some(outbox) = self.outboxes.get_mut(usize::from(shard)) {
             outbox.send(Mail::Event(event));
         }

@@ -17,7 +17,8 @@ use flux_runtime::log::LogWriter;
 use flux_runtime::mailbox::{Receiver, WakeSource, mailbox, wake_pair};
 
 use super::super::outbox::Outbox;
-use super::super::{Asker, EngineMetrics, Event, Mail, Request};
+use super::super::request::{Mail, ReplyTo, Request};
+use super::super::{Asker, EngineMetrics, Event};
 use super::interest::Command;
 use super::server::{Outcome, Phase, Server};
 use super::shards::Shards;
@@ -266,6 +267,7 @@ impl World {
             variant: Variant::JSON,
             shard: shard as ShardIndex,
             key,
+            history: None,
         };
         node.server.carry_out(request, self.now, &mut node.shards);
         self.read_mail(at);
@@ -298,7 +300,9 @@ impl World {
         let message = MessageRef::data(data.as_bytes());
         let request = Request::Publish {
             message: message.store(&mut node.arena, channel),
-            asker: Some((0, asker)),
+            history: None,
+            conditions: None,
+            reply: Some(ReplyTo::Shard(0, asker)),
         };
         node.server.carry_out(request, self.now, &mut node.shards);
         self.read_mail(at);
@@ -321,11 +325,11 @@ impl World {
                     };
                     match event {
                         Event::Published { asker, result } => {
-                            assert_eq!(result, Ok(()));
+                            assert_eq!(result, Ok(None));
                             *node.answers.entry(asker.command).or_default() += 1;
                         }
                         Event::Subscribed { key, result } => {
-                            assert_eq!(result, Ok(()));
+                            assert_eq!(result, Ok(None));
                             if let Some(((_, channel), listener)) =
                                 node.listeners.iter_mut().find(by_key(key))
                             {
@@ -334,7 +338,11 @@ impl World {
                                 listener.must_have = Some(next.copied().unwrap_or_default());
                             }
                         }
-                        Event::Delivery { key, slice } => {
+                        Event::Recovered { .. }
+                        | Event::History { .. }
+                        | Event::Presence { .. }
+                        | Event::PresenceStats { .. } => panic!("nobody asked"),
+                        Event::Delivery { key, slice, .. } => {
                             let Some((_, listener)) = node.listeners.iter_mut().find(by_key(key))
                             else {
                                 continue;
