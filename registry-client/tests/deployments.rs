@@ -33,13 +33,13 @@ fn config(deployment: RedisDeployment) -> RegistryConfig {
     }
 }
 
-fn deployment(settings: RedisSettings) -> RedisDeployment {
+fn deployment(settings: &RedisSettings) -> RedisDeployment {
     let found = settings.deployment().expect("valid settings");
     found.expect("a deployment")
 }
 
 fn sentinel(sentinels: &Sentinels) -> RegistryConfig {
-    config(deployment(RedisSettings {
+    config(deployment(&RedisSettings {
         sentinel_address: sentinels.addresses(),
         sentinel_master_name: sentinels.master_name().into(),
         ..RedisSettings::default()
@@ -47,7 +47,7 @@ fn sentinel(sentinels: &Sentinels) -> RegistryConfig {
 }
 
 fn cluster(cluster: &Cluster) -> RegistryConfig {
-    config(deployment(RedisSettings {
+    config(deployment(&RedisSettings {
         cluster_address: cluster.addresses()[..2].to_vec(),
         ..RedisSettings::default()
     }))
@@ -195,7 +195,7 @@ async fn of_several_servers_the_first_has_the_registry() {
     let (Some(first), Some(second)) = (Server::start(), Server::start()) else {
         return;
     };
-    let nodes = Nodes::start(config(deployment(RedisSettings {
+    let nodes = Nodes::start(config(deployment(&RedisSettings {
         address: vec![first.url(), second.url()],
         ..RedisSettings::default()
     })))
@@ -228,11 +228,11 @@ async fn tls_with_a_certificate_of_ones_own_a_user_and_a_password() {
         },
         ..RedisSettings::default()
     };
-    let nodes = Nodes::start(config(deployment(settings.clone()))).await;
+    let nodes = Nodes::start(config(deployment(&settings))).await;
     nodes.leave().await;
     let mut nobody = settings;
     nobody.tls.client_certificate = None;
-    let registry = Registry::connect(config(deployment(nobody))).expect("configuration");
+    let registry = Registry::connect(config(deployment(&nobody))).expect("configuration");
     snapshot(&mut registry.watch(), |s| s.error.is_some()).await;
 }
 
@@ -247,7 +247,7 @@ async fn valkey_serves_as_well() {
 
 #[test]
 fn a_prefix_that_would_spread_the_keys_over_a_cluster_is_refused() {
-    let mut spread = config(deployment(RedisSettings {
+    let mut spread = config(deployment(&RedisSettings {
         cluster_address: vec!["127.0.0.1:1".into()],
         ..RedisSettings::default()
     }));
