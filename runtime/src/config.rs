@@ -2,7 +2,12 @@
 //!
 //! A configuration is one plain struct `T` (serde, `deny_unknown_fields`). Its defaults define
 //! the known keys; the environment variable of key `client.ping_interval` is
-//! `FLUX_CLIENT_PING_INTERVAL`. Files are TOML, JSON or YAML by their extension.
+//! `FLUX_CLIENT_PING_INTERVAL`. A key that holds a secret is also read from the file that
+//! `FLUX_..._FILE` names. Files are TOML, JSON or YAML by their extension.
+//!
+//! A process that reads the files of another program too says how with a [`Dialect`].
+//!
+//! Secrets stand in no output: neither in [`Loaded`]'s text nor in an error.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -52,6 +57,19 @@ pub enum ConfigError {
     Key(String),
 }
 
+/// What a configuration takes besides its own keys.
+#[derive(Clone, Copy)]
+pub struct Dialect<'a> {
+    /// What the other program's environment variables begin with; they are weaker than ours.
+    pub env_prefix: &'a str,
+    /// The dotted key that the rest of such a variable names (`ADMIN_ENABLED`), if it is none of
+    /// ours: [`Dialect::review`] gets it to judge.
+    pub foreign_key: fn(&str) -> Option<String>,
+    /// Looks at what a file or the environment says before it is matched with our keys: takes out
+    /// what means nothing here, refuses what cannot be had.
+    pub review: fn(&mut serde_json::Value) -> Result<(), String>,
+}
+
 /// Reads `T` from flags over environment over `file` over `T::default()`.
 ///
 /// `flags` serialises to the keys that were given on the command line and leaves out the others.
@@ -77,6 +95,22 @@ pub fn load_with_env<T>(
 where
     T: Serialize + DeserializeOwned + Default,
 {
+    load_in(None, flags, file, env)
+}
+
+/// [`load_with_env`], and what `dialect` takes besides.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_in<T>(
+    dialect: Option<Dialect<'_>>,
+    flags: impl Serialize,
+    file: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+) -> Result<Loaded<T>, ConfigError>
+where
+    T: Serialize + DeserializeOwned + Default,
+{
     let defaults = serde_json::to_value(T::default())
         .map_err(|error| ConfigError::Key(format!("defaults: {error}")))?;
     let mut leaves = BTreeMap::new();
@@ -84,9 +118,26 @@ where
 
     let mut figment = Figment::from(Named::new("default", Serialized::defaults(T::default())));
     if let Some(path) = file {
-        figment = merge_file(figment, path)?;
+        figment = merge_file(figment, path, dialect)?;
     }
-    figment = figment.merge(environment(&leaves, env)?);
+    let (theirs, ours): (Vec<_>, Vec<_>) = env
+        .filter(|(name, _)| !ENV_RESERVED.contains(&name.as_str()))
+        .filter(|(name, _)| {
+            name.starts_with(ENV_PREFIX) || dialect.is_some_and(|d| name.starts_with(d.env_prefix))
+        })
+        .partition(|(name, _)| !name.starts_with(ENV_PREFIX));
+    if let Some(dialect) = dialect {
+        let mut tree = environment(
+            &leaves,
+            dialect.env_prefix,
+            Some(dialect.foreign_key),
+            theirs,
+        )?;
+        (dialect.review)(&mut tree).map_err(|why| refused(&why, "environment"))?;
+        figment = figment.merge(Named::new("environment", Serialized::defaults(tree)));
+    }
+    let tree = environment(&leaves, ENV_PREFIX, None, ours)?;
+    figment = figment.merge(Named::new("environment", Serialized::defaults(tree)));
     figment = figment.merge(Named::new("flag", Serialized::defaults(flags)));
 
     let value: T = figment
@@ -102,12 +153,7 @@ where
             let origin = figment
                 .find_metadata(&key)
                 .map_or_else(|| "default".to_owned(), describe);
-            let shown = if is_secret(&key) && value.as_str().is_some_and(|s| !s.is_empty()) {
-                "\"***\"".to_owned()
-            } else {
-                value.to_string()
-            };
-            (key, shown, origin)
+            (key.clone(), masked(&key, value).to_string(), origin)
         })
         .collect();
     Ok(Loaded { value, effective })
@@ -129,63 +175,143 @@ impl<T> fmt::Display for Loaded<T> {
     }
 }
 
+/// Stands for a secret.
+const MASK: &str = "***";
+
 /// Keys whose values must not appear in output: their last segment names a credential.
 fn is_secret(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or(key);
-    ["secret", "password", "key", "token", "redis"]
+    ["secret", "password", "key", "token", "redis", "credentials_value", "key_pem"]
         .iter()
         .any(|word| last == *word || last.ends_with(&format!("_{word}")))
+        // Where headers are set, the one that authorises is among them.
+        || key.split('.').any(|segment| segment == "static_headers")
 }
 
-fn merge_file(figment: Figment, path: &Path) -> Result<Figment, ConfigError> {
+/// The value as it may be shown: secrets only as set, also those inside lists and in addresses.
+fn masked(key: &str, value: serde_json::Value) -> serde_json::Value {
+    use serde_json::Value;
+    match value {
+        Value::Object(map) => map
+            .into_iter()
+            .map(|(name, inner)| {
+                let inner = masked(&format!("{key}.{name}"), inner);
+                (name, inner)
+            })
+            .collect(),
+        Value::Array(list) => list.into_iter().map(|inner| masked(key, inner)).collect(),
+        Value::String(text) if is_secret(key) && !text.is_empty() => MASK.into(),
+        Value::String(text) => without_login(text).into(),
+        other => other,
+    }
+}
+
+/// An address without the user and password in it.
+fn without_login(text: String) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return text;
+    };
+    match rest.rsplit_once('@') {
+        Some((_, place)) => format!("{scheme}://{MASK}@{place}"),
+        None => text,
+    }
+}
+
+fn refused(why: &str, origin: &str) -> ConfigError {
+    ConfigError::Key(format!("{why} (from {origin})"))
+}
+
+fn merge_file(
+    figment: Figment,
+    path: &Path,
+    dialect: Option<Dialect<'_>>,
+) -> Result<Figment, ConfigError> {
     let refuse = |what: String| ConfigError::File {
         path: path.display().to_string(),
         what,
     };
     let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
     let name = format!("file {}", path.display());
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("toml") => Ok(figment.merge(Named::new(name, Toml::string(&text)))),
-        Some("json") => Ok(figment.merge(Named::new(name, Json::string(&text)))),
-        Some("yaml" | "yml") => Ok(figment.merge(Named::new(name, Yaml::string(&text)))),
-        _ => Err(refuse("unknown format".to_owned())),
-    }
+    let read = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("toml") => Figment::from(Named::new(name.clone(), Toml::string(&text))),
+        Some("json") => Figment::from(Named::new(name.clone(), Json::string(&text))),
+        Some("yaml" | "yml") => Figment::from(Named::new(name.clone(), Yaml::string(&text))),
+        _ => return Err(refuse("unknown format".to_owned())),
+    };
+    let Some(dialect) = dialect else {
+        return Ok(figment.merge(read));
+    };
+    let mut tree: serde_json::Value = read
+        .extract()
+        .map_err(|error| ConfigError::Key(explain(&error)))?;
+    (dialect.review)(&mut tree).map_err(|why| refused(&why, &name))?;
+    Ok(figment.merge(Named::new(name, Serialized::defaults(tree))))
 }
 
 /// The variables that name known keys, typed as the default of their key is.
 fn environment(
     leaves: &BTreeMap<String, serde_json::Value>,
-    env: impl Iterator<Item = (String, String)>,
-) -> Result<Named<Serialized<serde_json::Value>>, ConfigError> {
-    let by_variable: BTreeMap<String, &String> = leaves
+    prefix: &str,
+    foreign_key: Option<fn(&str) -> Option<String>>,
+    env: Vec<(String, String)>,
+) -> Result<serde_json::Value, ConfigError> {
+    let by_name: BTreeMap<String, &String> = leaves
         .keys()
-        .map(|key| {
-            (
-                format!("{ENV_PREFIX}{}", key.replace('.', "_").to_uppercase()),
-                key,
-            )
-        })
+        .map(|key| (key.replace('.', "_").to_uppercase(), key))
         .collect();
+    let secret_in_file = |name: &str| {
+        let key = by_name.get(name.strip_suffix("_FILE")?)?;
+        is_secret(key).then_some(*key)
+    };
     let mut tree = serde_json::Value::Object(serde_json::Map::new());
     for (variable, text) in env {
-        if !variable.starts_with(ENV_PREFIX) || ENV_RESERVED.contains(&variable.as_str()) {
-            continue;
-        }
-        let Some(key) = by_variable.get(&variable) else {
+        let name = variable.strip_prefix(prefix).unwrap_or(&variable);
+        if let Some(key) = by_name.get(name) {
+            insert_at(&mut tree, key, typed(leaves.get(*key), text));
+        } else if let Some(key) = secret_in_file(name) {
+            let secret = std::fs::read_to_string(&text).map_err(|error| ConfigError::File {
+                path: text,
+                what: format!("{error} (named by {variable})"),
+            })?;
+            insert_at(&mut tree, key, secret.trim_end_matches(['\r', '\n']).into());
+        } else if let Some(key) = foreign_key.and_then(|find| find(name)) {
+            insert_at(&mut tree, &key, typed(None, text));
+        } else if foreign_key.is_none() || !is_service_link(name) {
             return Err(ConfigError::UnknownVariable { variable });
-        };
-        let value = match leaves.get(*key) {
-            Some(serde_json::Value::String(_)) => serde_json::Value::String(text),
-            _ => serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text)),
-        };
-        insert_at(&mut tree, key, value);
+        }
     }
-    Ok(Named::new("environment", Serialized::defaults(tree)))
+    Ok(tree)
+}
+
+/// The text of a variable as the type of its key's default.
+fn typed(default: Option<&serde_json::Value>, text: String) -> serde_json::Value {
+    use serde_json::Value;
+    match (default, serde_json::from_str(&text)) {
+        (Some(Value::String(_)), _) => Value::String(text),
+        (_, Ok(value)) => value,
+        // Lists of words are written without brackets.
+        (Some(Value::Array(_)), Err(_)) => text.split_whitespace().collect(),
+        (_, Err(_)) => Value::String(text),
+    }
+}
+
+/// Kubernetes tells every container of the services around it: `NAME_SERVICE_HOST`, `NAME_PORT`,
+/// `NAME_PORT_8000_TCP_ADDR`. One that has the other program's name must not keep us from starting.
+fn is_service_link(name: &str) -> bool {
+    name == "PORT"
+        || name.contains("SERVICE_HOST")
+        || name.contains("SERVICE_PORT")
+        || name
+            .split_once("PORT_")
+            .is_some_and(|(_, rest)| rest.starts_with(|first: char| first.is_ascii_digit()))
 }
 
 fn insert_at(tree: &mut serde_json::Value, key: &str, value: serde_json::Value) {
     let mut at = tree;
     for segment in key.split('.') {
+        if !at.is_object() {
+            *at = serde_json::Value::Object(serde_json::Map::new());
+        }
         at = &mut at[segment];
     }
     *at = value;
@@ -226,7 +352,16 @@ fn explain(error: &figment::Error) -> String {
         .metadata
         .as_ref()
         .map_or_else(String::new, |m| format!(" (from {})", m.name));
-    let what = error.kind.to_string();
+    // What was found is quoted, and must not be where it is a secret.
+    let what = match &error.kind {
+        figment::error::Kind::InvalidType(_, expected)
+        | figment::error::Kind::InvalidValue(_, expected)
+            if is_secret(&key) =>
+        {
+            format!("not what is expected here: {expected}")
+        }
+        kind => kind.to_string(),
+    };
     if key.is_empty() {
         format!("config: {what}{origin}; --check-config lists the known keys")
     } else {
@@ -403,6 +538,87 @@ mod tests {
         .expect("fits");
         assert_eq!(loaded.value.listen, "8000");
         assert_eq!(loaded.value.advertise.as_deref(), Some("a:1"));
+    }
+
+    #[test]
+    fn a_secret_may_stand_in_a_file_that_the_environment_names() {
+        let path = file("secret", "hush\n");
+        let path_text = path.display().to_string();
+        let variables = [("FLUX_CLIENT_HMAC_SECRET_KEY_FILE", path_text.as_str())];
+        let loaded: Loaded<Example> =
+            load_with_env(Flags { shards: None }, None, env(&variables)).expect("fits");
+        assert_eq!(loaded.value.client.hmac_secret_key, "hush");
+        std::fs::remove_file(path).expect("it was there");
+        let error = load_with_env::<Example>(Flags { shards: None }, None, env(&variables))
+            .expect_err("no file");
+        assert!(
+            error.to_string().contains("HMAC_SECRET_KEY_FILE"),
+            "{error}"
+        );
+        // Only secrets are read so.
+        let error = load_with_env::<Example>(
+            Flags { shards: None },
+            None,
+            env(&[("FLUX_LISTEN_FILE", "/dev/null")]),
+        );
+        assert!(error.is_err());
+    }
+
+    #[test]
+    fn the_other_programs_variables_are_weaker_than_ours_and_reviewed() {
+        let dialect = Dialect {
+            env_prefix: "OTHER_",
+            foreign_key: |name| (name == "EXTRA").then(|| "extra".to_owned()),
+            review: |tree| match tree.as_object_mut().and_then(|map| map.remove("extra")) {
+                Some(value) if value != false => Err(format!("extra: {value} cannot be had")),
+                _ => Ok(()),
+            },
+        };
+        let load = |variables: &[(&str, &str)]| {
+            load_in::<Example>(Some(dialect), Flags { shards: None }, None, env(variables))
+        };
+        let loaded = load(&[
+            ("OTHER_SHARDS", "2"),
+            ("FLUX_SHARDS", "3"),
+            ("OTHER_LISTEN", "[::1]:1"),
+            ("OTHER_EXTRA", "false"),
+            ("OTHER_PORT_8000_TCP_ADDR", "10.0.0.1"),
+        ])
+        .expect("all of it means something");
+        assert_eq!((loaded.value.shards, &*loaded.value.listen), (3, "[::1]:1"));
+        let error = load(&[("OTHER_EXTRA", "true")])
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            error.contains("extra: true") && error.contains("environment"),
+            "{error}"
+        );
+        assert!(load(&[("OTHER_THING", "1")]).is_err());
+    }
+
+    #[test]
+    fn a_secret_of_the_wrong_type_is_refused_without_showing_it() {
+        let path = file("yaml", "client:\n  hmac_secret_key: 4711\n");
+        let error = load_with_env::<Example>(Flags { shards: None }, Some(&path), env(&[]))
+            .expect_err("a number");
+        std::fs::remove_file(path).expect("it was there");
+        let error = error.to_string();
+        assert!(
+            error.contains("hmac_secret_key") && !error.contains("4711"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn secrets_in_lists_and_addresses_are_masked() {
+        let value = serde_json::json!([{"name": "a", "http": {"static_headers": {"X": "hush"}}, "key": "hush"}]);
+        let shown = masked("proxies", value).to_string();
+        assert!(
+            !shown.contains("hush") && shown.contains("\"a\""),
+            "{shown}"
+        );
+        let shown = masked("address", serde_json::json!(["rediss://u:hush@h:1/0"])).to_string();
+        assert_eq!(shown, r#"["rediss://***@h:1/0"]"#);
     }
 
     #[test]

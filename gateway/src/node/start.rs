@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use flux_registry::{RedisDeployment, RedisLogin, Registry, RegistryConfig};
+use flux_registry::{RedisDeployment, Registry, RegistryConfig};
 use flux_runtime::control::Readiness;
 use flux_runtime::cpu;
 use flux_runtime::mailbox::{Sender, mailbox, wake_pair};
@@ -49,6 +49,9 @@ pub enum StartError {
         /// The hard limit of descriptors.
         nofile: u64,
     },
+    /// The configuration does not hold together; the text names the key.
+    #[error("{0}")]
+    Config(String),
     /// `client.allowed_origins` has a pattern that is none.
     #[error("config key `client.allowed_origins`: {0}")]
     Origins(#[from] OriginPatternError),
@@ -103,12 +106,13 @@ impl Node {
             config.shards
         };
         let nofile = flux_runtime::doctor::raise_nofile().unwrap_or(1024);
-        let connections_max = connections_within(config.connections_max, nofile)?;
+        let connections_max = connections_within(config.connections_wanted(), nofile)?;
         let policy = Policy {
             origins: AllowedOrigins::new(&config.client.allowed_origins)?,
             echo: config.echo,
         };
-        let registry = registry(&config)?;
+        let deployment = config.redis_deployment().map_err(StartError::Config)?;
+        let registry = registry(&config, deployment.clone())?;
         let admin = TcpListener::bind(config.admin).map_err(|error| {
             let text = format!("cannot listen on {}: {error}", config.admin);
             StartError::Listen(std::io::Error::new(error.kind(), text))
@@ -143,13 +147,16 @@ impl Node {
             wakers.push(waker);
             sources.push(source);
         }
-        let (engines, redis, engine_handle) = if config.redis.is_empty() {
-            let (engines, handle) = Engine::memory(&wakers);
-            (engines, None, handle)
-        } else {
-            let (doors, engine, handle) =
-                Engine::redis(redis_config(&config)?, &wakers, readiness.clone())?;
-            (doors, Some(engine), handle)
+        let (engines, redis, engine_handle) = match deployment {
+            None => {
+                let (engines, handle) = Engine::memory(&wakers);
+                (engines, None, handle)
+            }
+            Some(deployment) => {
+                let redis = redis_config(&config, deployment);
+                let (doors, engine, handle) = Engine::redis(redis, &wakers, readiness.clone())?;
+                (doors, Some(engine), handle)
+            }
         };
         let engine_metrics = match &redis {
             // The doors of all shards share the one engine's.
@@ -229,20 +236,26 @@ fn connections_within(wanted: u64, nofile: u64) -> Result<u64, StartError> {
     }
 }
 
-fn login(config: &Config) -> Result<RedisLogin, flux_registry::ConfigError> {
-    RedisLogin::with_ca_file(&config.redis, &config.redis_ca_file)
-}
-
-fn redis_config(config: &Config) -> Result<RedisConfig, flux_registry::ConfigError> {
-    Ok(RedisConfig::with(RedisDeployment::Single(login(config)?)))
-}
-
-fn registry(config: &Config) -> Result<Option<Registry>, flux_registry::ConfigError> {
-    if config.redis.is_empty() {
-        return Ok(None);
+fn redis_config(config: &Config, deployment: RedisDeployment) -> RedisConfig {
+    let redis = &config.engine.redis;
+    RedisConfig {
+        prefix: redis.prefix.clone(),
+        connect_timeout: redis.connect_timeout,
+        io_timeout: redis.io_timeout,
+        position_check_delay: config.client.channel_position_check_delay,
+        ..RedisConfig::with(deployment)
     }
+}
+
+fn registry(
+    config: &Config,
+    deployment: Option<RedisDeployment>,
+) -> Result<Option<Registry>, flux_registry::ConfigError> {
+    let Some(deployment) = deployment else {
+        return Ok(None);
+    };
     Registry::connect(RegistryConfig {
-        deployment: RedisDeployment::from_short(&config.redis, &config.redis_ca_file)?,
+        deployment,
         prefix: config.registry.prefix.clone(),
         heartbeat: config.registry.heartbeat,
         ttl: config.registry.ttl,
@@ -261,8 +274,7 @@ fn session_config(config: &Config) -> SessionConfig {
     SessionConfig {
         node: config.id.clone(),
         version: format!("Flux Gateway {}", env!("CARGO_PKG_VERSION")),
-        // Others than this machine cannot reach the listener, or it was asked for: config::check.
-        allow_anonymous: true,
+        allow_anonymous: config.lets_anonymous_in(),
         channels: ChannelRules {
             without_namespace: config.channel.without_namespace.clone(),
             namespaces: config.channel.namespaces.clone(),

@@ -1,0 +1,213 @@
+//! The gateway's configuration, typed once at start.
+//!
+//! | what | file |
+//! |---|---|
+//! | command line | `flags` |
+//! | what is ours: registry, fan-out | `ours` |
+//! | Centrifugo's `client` and `channel` | `client` |
+//! | Centrifugo's `websocket`, `sse`, `http_stream`, `uni_*`, `emulation` | `transports` |
+//! | Centrifugo's `http_api`, `http_server`, `shutdown`, `node`, `health`, `prometheus` | `server` |
+//! | Centrifugo's `engine` | `engine` |
+//! | Centrifugo's keys that mean nothing here or cannot be had | `foreign` |
+//! | what the types cannot say | `check` |
+//!
+//! What Centrifugo v6 also has keeps its key, nesting, unit and default; what is ours (shards,
+//! registry, drain, fan-out) stands beside it. Unknown keys are refused by name, and so is what
+//! Centrifugo has and this gateway has not, with what to do instead.
+
+mod check;
+mod client;
+mod engine;
+mod flags;
+mod foreign;
+mod ours;
+mod server;
+mod transports;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use flux_runtime::config::{ConfigError, Loaded};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+pub use client::{ChannelConfig, ClientConfig, PersonalChannel};
+pub use engine::{EngineConfig, EngineKind, RedisEngineConfig, TlsConfig};
+pub use flags::Flags;
+pub use ours::{FanoutConfig, RegistryConfig};
+pub use server::{ErrorMode, HttpApiConfig, HttpServerConfig, NodeConfig, ShutdownConfig, Switch};
+pub use transports::{EmulationConfig, StreamConfig, UniWebSocketConfig, WebSocketConfig};
+
+/// Everything that can be set.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Name of this node; empty: the host's name.
+    pub id: String,
+    /// Address for clients.
+    pub listen: SocketAddr,
+    /// Address for the admin pages.
+    pub admin: SocketAddr,
+    /// Address that the registry names; empty: found at each heartbeat.
+    pub advertise: String,
+    /// Redis of the cluster, the short way; empty: as `engine` says.
+    pub redis: String,
+    /// File of PEM certificates to trust for `rediss://`; empty: the public authorities.
+    pub redis_ca_file: String,
+    /// Shards; 0: one for each usable cpu.
+    pub shards: usize,
+    /// Length of the drain in seconds.
+    pub drain_seconds: u64,
+    /// Whether `/echo` exists.
+    pub echo: bool,
+    /// Whether clients without a token may connect on an address that others can reach.
+    pub allow_anonymous: bool,
+    /// Client connections at most on this node; 0: what the descriptors allow.
+    pub connections_max: u64,
+    /// Peers whose PROXY protocol header is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How the node shows itself to balancers.
+    pub registry: RegistryConfig,
+    /// When publications leave.
+    pub fanout: FanoutConfig,
+    /// What one client may do; Centrifugo's `client`.
+    pub client: ClientConfig,
+    /// Channels and their namespaces; Centrifugo's `channel`.
+    pub channel: ChannelConfig,
+    /// How shards and nodes are joined; Centrifugo's `engine`.
+    pub engine: EngineConfig,
+    /// The server API; Centrifugo's `http_api`.
+    pub http_api: HttpApiConfig,
+    /// Another way to say `listen` and `admin`; Centrifugo's `http_server`.
+    pub http_server: HttpServerConfig,
+    /// Another way to say `drain_seconds`; Centrifugo's `shutdown`.
+    pub shutdown: ShutdownConfig,
+    /// Another way to say `id`; Centrifugo's `node`.
+    pub node: NodeConfig,
+    /// `/health`, `/live` and `/ready` are always there, at the admin address.
+    pub health: Switch,
+    /// `/metrics` is always there, at the admin address.
+    pub prometheus: Switch,
+    /// Centrifugo's `websocket`.
+    pub websocket: WebSocketConfig,
+    /// Server-sent events, with `/emulation` as the way back.
+    pub sse: StreamConfig,
+    /// A streamed HTTP answer, with `/emulation` as the way back.
+    pub http_stream: StreamConfig,
+    /// WebSocket that only delivers.
+    pub uni_websocket: UniWebSocketConfig,
+    /// Server-sent events without a way back.
+    pub uni_sse: StreamConfig,
+    /// A streamed HTTP answer without a way back.
+    pub uni_http_stream: StreamConfig,
+    /// The way back of `sse` and `http_stream`.
+    pub emulation: EmulationConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 8100)),
+            advertise: String::new(),
+            redis: String::new(),
+            redis_ca_file: String::new(),
+            shards: 0,
+            drain_seconds: 30,
+            echo: false,
+            allow_anonymous: false,
+            connections_max: 0,
+            trusted_proxies: vec![IpNet::from(IpAddr::from([127, 0, 0, 1]))],
+            registry: RegistryConfig::default(),
+            fanout: FanoutConfig::default(),
+            client: ClientConfig::default(),
+            channel: ChannelConfig::default(),
+            engine: EngineConfig::default(),
+            http_api: HttpApiConfig::default(),
+            http_server: HttpServerConfig::default(),
+            shutdown: ShutdownConfig::default(),
+            node: NodeConfig::default(),
+            health: Switch::default(),
+            prometheus: Switch::default(),
+            websocket: WebSocketConfig::default(),
+            sse: StreamConfig::default(),
+            http_stream: StreamConfig::default(),
+            uni_websocket: UniWebSocketConfig::default(),
+            uni_sse: StreamConfig::default(),
+            uni_http_stream: StreamConfig::default(),
+            emulation: EmulationConfig::default(),
+        }
+    }
+}
+
+/// Flags over environment over file over defaults, checked for what the types cannot say.
+///
+/// # Errors
+/// One line that names the key, the value, what is allowed and the remedy.
+pub fn load(flags: &Flags) -> Result<Loaded<Config>, ConfigError> {
+    load_with_env(flags, flags.config.as_deref(), std::env::vars())
+}
+
+/// [`load`] with file and environment given by the caller.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with_env(
+    flags: impl Serialize,
+    file: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+) -> Result<Loaded<Config>, ConfigError> {
+    let mut loaded: Loaded<Config> =
+        flux_runtime::config::load_in(Some(foreign::DIALECT), flags, file, env)?;
+    server::settle(&mut loaded).map_err(ConfigError::Key)?;
+    if loaded.value.id.is_empty() {
+        loaded.value.id = host_name();
+    }
+    check::check(&loaded.value).map_err(ConfigError::Key)?;
+    Ok(loaded)
+}
+
+impl std::fmt::Debug for Config {
+    /// Without its secrets; [`Loaded`] shows the rest.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("id", &self.id)
+            .field("listen", &self.listen)
+            .field("admin", &self.admin)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// Whether something decides who a client is: a token's key, or the backend.
+    #[must_use]
+    pub fn has_credentials(&self) -> bool {
+        false
+    }
+
+    /// Client connections at most, by the stricter of the two keys that say so; 0: as many as can
+    /// be had.
+    #[must_use]
+    pub fn connections_wanted(&self) -> u64 {
+        match (self.connections_max, self.client.connection_limit) {
+            (0, limit) => limit,
+            (max, 0) => max,
+            (max, limit) => max.min(limit),
+        }
+    }
+
+    /// Whether clients without a token may connect. Where nothing decides who a client is, all are
+    /// anonymous; `check` keeps such a node from addresses that others can reach.
+    #[must_use]
+    pub fn lets_anonymous_in(&self) -> bool {
+        !self.has_credentials()
+            || self.allow_anonymous
+            || self.client.allow_anonymous_connect_without_token
+    }
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "gateway".to_owned(), |name| name.trim().to_owned())
+}
