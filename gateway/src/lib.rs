@@ -10,7 +10,7 @@
 //! | command | [`protocol`] (pure) |
 //! | what a client may do and is told | [`session`] (pure) |
 //! | channel, fan-out | [`pubsub`] (pure) |
-//! | tokens, the backend's word | [`authority`] |
+//! | tokens, the backend's word | [`authority`], [`token`], [`backend`] |
 //! | between shards and nodes | [`engine`] |
 //! | send queue, write | `shard/send` |
 //! | the end | `shard/close`, [`drain`] (pure) |
@@ -19,6 +19,7 @@
 
 pub mod api;
 pub mod authority;
+pub mod backend;
 pub mod config;
 pub mod drain;
 pub mod engine;
@@ -31,4 +32,5 @@ pub mod protocol;
 pub mod pubsub;
 pub mod session;
 pub mod shard;
+pub mod token;
 pub mod websocket;

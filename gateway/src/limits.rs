@@ -156,3 +156,9 @@ const _: () = assert!(REDIS_PROBE_INTERVAL.as_millis() * 2 < REDIS_PROBE_DEADLIN
 /// Events of the engine that a shard takes in one turn; what is left waits for the next one, behind
 /// a round, so that many small channels cannot keep a shard from sending.
 pub const EVENTS_A_TURN_MAX: usize = 4_096;
+
+/// Questions of all shards that the authority has not looked at yet; beyond it they are answered with
+/// error 111.
+pub const QUESTIONS_WAITING_MAX: usize = 16_384;
+/// Notices for the backend that the authority has not looked at yet; beyond it they are dropped.
+pub const NOTICES_WAITING_MAX: usize = 16_384;

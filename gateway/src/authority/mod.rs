@@ -6,10 +6,25 @@
 //!
 //! Times in answers count from the moment of the answer: sessions know no wall clock.
 
+//!
+//! | what | file |
+//! |---|---|
+//! | what a session asks | `question` |
+//! | what it is answered | `answer` |
+//! | the way there and back | `door` |
+//! | configuration sections within sections | `nested` |
+//! | what is counted | `metrics` |
+
 mod answer;
+mod door;
+mod metrics;
+mod nested;
 mod question;
 
 pub use answer::{
     Answer, ConnectGrant, OwnedError, PublishGrant, RefreshGrant, Refusal, RpcGrant, SubscribeGrant,
 };
-pub use question::{Notice, NoticeKind, Question, QuestionKind, Who};
+pub use door::{Answered, Asked, Door, Inbox, Wanted, door};
+pub use metrics::{AuthorityMetrics, Count};
+pub use nested::{Named, Switched};
+pub use question::{Headers, Notice, NoticeKind, Question, QuestionKind, Who};

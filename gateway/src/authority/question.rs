@@ -1,6 +1,13 @@
 //! What a session asks, and what it merely tells.
 
+use std::sync::Arc;
+
 use crate::protocol::{ClientId, WireFormat};
+
+/// Headers of the client's own request that the backend may be told of (name in lower case,
+/// value): those that some `http_headers` of the configuration names, from the handshake, else from
+/// the connect command.
+pub type Headers = Arc<[(Box<str>, Box<str>)]>;
 
 /// Whose session it is: goes with every question, since the backend is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +22,8 @@ pub struct Who {
     pub transport: &'static str,
     /// The wire format of the client.
     pub format: WireFormat,
+    /// What is known of its headers.
+    pub headers: Headers,
 }
 
 /// A question, from a session to the authority.
