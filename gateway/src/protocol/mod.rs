@@ -5,21 +5,25 @@
 //! | what a client may ask | [`command`] |
 //! | what the gateway may say | [`reply`] |
 //! | every code, with its words | [`codes`] |
+//! | tags of a publication | [`tags`] |
 //! | JSON: commands from bytes, replies and pushes to bytes | [`json`] |
+//! | Protobuf: the same | [`protobuf`] |
 //!
-//! A further wire format is a further pair of files beside [`json`] and a variant of
-//! [`WireFormat`]; nothing else knows how a command looks on the wire.
+//! A further wire format is a further folder beside [`json`] and a variant of [`WireFormat`];
+//! nothing else knows how a command looks on the wire. What a message is put into (a WebSocket
+//! frame, a chunk, an event) is [`crate::pubsub::Wire`]'s.
 
 pub mod client_id;
 pub mod codes;
 pub mod command;
 pub mod json;
+pub mod protobuf;
 pub mod reply;
 pub mod tags;
 
 pub use client_id::ClientId;
 pub use codes::{Disconnect, ErrorCode, Unsubscribe};
-pub use command::{Command, Request};
+pub use command::{Command, ConnectRequest, Request};
 pub use reply::{ClientInfo, ConnectResult, Error, Publication, Push, Reply, SubscribeResult};
 pub use tags::Tags;
 
@@ -29,14 +33,17 @@ pub enum WireFormat {
     /// One JSON document a line, in text messages.
     #[default]
     Json,
+    /// Protobuf messages with their length before them, in binary messages.
+    Protobuf,
 }
 
 impl WireFormat {
     /// The commands of one message, in order.
     #[must_use]
-    pub fn decode(self, message: &[u8]) -> json::Commands<'_> {
+    pub fn decode(self, message: &[u8]) -> Commands<'_> {
         match self {
-            Self::Json => json::decode(message),
+            Self::Json => Commands::Json(json::decode(message)),
+            Self::Protobuf => Commands::Protobuf(protobuf::decode(message)),
         }
     }
 
@@ -44,6 +51,7 @@ impl WireFormat {
     pub fn reply(self, out: &mut Vec<u8>, id: u32, reply: &Reply<'_>) {
         match self {
             Self::Json => json::encode_reply(out, id, reply),
+            Self::Protobuf => protobuf::encode_reply(out, id, reply),
         }
     }
 
@@ -51,6 +59,7 @@ impl WireFormat {
     pub fn push(self, out: &mut Vec<u8>, push: &Push<'_>) {
         match self {
             Self::Json => json::encode_push(out, push),
+            Self::Protobuf => protobuf::encode_push(out, push),
         }
     }
 
@@ -59,6 +68,7 @@ impl WireFormat {
     pub fn bare_push(self, out: &mut Vec<u8>, push: &Push<'_>) {
         match self {
             Self::Json => json::encode_bare_push(out, push),
+            Self::Protobuf => protobuf::encode_bare_push(out, push),
         }
     }
 
@@ -66,6 +76,41 @@ impl WireFormat {
     pub fn ping(self, out: &mut Vec<u8>) {
         match self {
             Self::Json => json::encode_ping(out),
+            Self::Protobuf => protobuf::encode_ping(out),
+        }
+    }
+
+    /// The connect request that a client which only listens begins with: the request alone, not
+    /// inside a command.
+    ///
+    /// # Errors
+    /// When `message` is not one; the connection closes with 3501.
+    pub fn decode_connect_request(self, message: &[u8]) -> Result<ConnectRequest<'_>, DecodeError> {
+        match self {
+            Self::Json => json::decode_connect_request(message),
+            Self::Protobuf => {
+                protobuf::decode_connect_request(message).map_err(DecodeError::Protobuf)
+            }
+        }
+    }
+}
+
+/// Iterates over the commands of a message. After an error there is nothing more to be read.
+#[derive(Debug)]
+pub enum Commands<'a> {
+    /// Of the JSON format.
+    Json(json::Commands<'a>),
+    /// Of the Protobuf format.
+    Protobuf(protobuf::Commands<'a>),
+}
+
+impl<'a> Iterator for Commands<'a> {
+    type Item = Result<Command<'a>, DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Json(commands) => commands.next(),
+            Self::Protobuf(commands) => commands.next(),
         }
     }
 }
@@ -82,4 +127,7 @@ pub enum DecodeError {
     /// Not JSON, or not of the schema.
     #[error("not a command: {0}")]
     Json(#[from] json::Malformed),
+    /// Not Protobuf, or not of the schema.
+    #[error("not a command: {0}")]
+    Protobuf(#[from] protobuf::Malformed),
 }

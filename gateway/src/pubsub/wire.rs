@@ -98,6 +98,12 @@ impl Wire {
             (Framing::WebSocket, WireFormat::Json) => {
                 Frame::new([&header(Opcode::Text, len), b"", b""], b"")
             }
+            (Framing::WebSocket, WireFormat::Protobuf) => {
+                Frame::new([&header(Opcode::Binary, len), b"", b""], b"")
+            }
+            (Framing::HttpStream, WireFormat::Protobuf) => {
+                Frame::new([&chunk_size(len), b"\r\n", b""], b"\r\n")
+            }
             (Framing::HttpStream, WireFormat::Json) => {
                 Frame::new([&chunk_size(len + 1), b"\r\n", b""], b"\n\r\n")
             }

@@ -53,6 +53,18 @@ impl<'a> Iterator for Commands<'a> {
     }
 }
 
+/// A connect request that stands alone: what a client that only listens begins with.
+///
+/// # Errors
+/// When `message` is not one JSON object of the schema.
+pub fn decode_connect_request(message: &[u8]) -> Result<ConnectRequest<'_>, DecodeError> {
+    let text = simdutf8::basic::from_utf8(message).map_err(|_| DecodeError::NotUtf8)?;
+    let mut scanner = Scanner::new(text);
+    let request = connect(&mut scanner)?;
+    scanner.end()?;
+    request.ok_or(DecodeError::Empty)
+}
+
 fn decode_line(line: &[u8]) -> Result<Command<'_>, DecodeError> {
     let text = simdutf8::basic::from_utf8(line).map_err(|_| DecodeError::NotUtf8)?;
     let mut scanner = Scanner::new(text);
@@ -87,21 +99,7 @@ fn decode_line(line: &[u8]) -> Result<Command<'_>, DecodeError> {
 /// The request that stands in the field `name`, if that is one and it is set.
 fn request<'a>(scanner: &mut Scanner<'a>, name: &str) -> Result<Option<Request<'a>>, Malformed> {
     Ok(match name {
-        "connect" => {
-            let mut request = ConnectRequest::default();
-            let is_set = scanner.object(|scanner, name| {
-                match name {
-                    "token" => request.token = scanner.text()?,
-                    "data" => request.data = data(scanner)?,
-                    "subs" => request.subs = subs(scanner)?,
-                    "name" => request.name = scanner.text()?,
-                    "version" => request.version = scanner.text()?,
-                    _ => skip(scanner)?,
-                }
-                Ok(())
-            })?;
-            is_set.then_some(Request::Connect(request))
-        }
+        "connect" => connect(scanner)?.map(Request::Connect),
         "subscribe" => {
             let mut request = SubscribeRequest::default();
             let is_set = scanner.object(|scanner, name| {
@@ -207,6 +205,22 @@ fn request<'a>(scanner: &mut Scanner<'a>, name: &str) -> Result<Option<Request<'
             None
         }
     })
+}
+
+fn connect<'a>(scanner: &mut Scanner<'a>) -> Result<Option<ConnectRequest<'a>>, Malformed> {
+    let mut request = ConnectRequest::default();
+    let is_set = scanner.object(|scanner, name| {
+        match name {
+            "token" => request.token = scanner.text()?,
+            "data" => request.data = data(scanner)?,
+            "subs" => request.subs = subs(scanner)?,
+            "name" => request.name = scanner.text()?,
+            "version" => request.version = scanner.text()?,
+            _ => skip(scanner)?,
+        }
+        Ok(())
+    })?;
+    Ok(is_set.then_some(request))
 }
 
 fn channel<'a>(scanner: &mut Scanner<'a>) -> Result<Option<ChannelRequest<'a>>, Malformed> {

@@ -6,7 +6,7 @@ mod scan;
 
 use std::borrow::Cow;
 
-pub use decode::{Commands, decode};
+pub use decode::{Commands, decode, decode_connect_request};
 pub use encode::{encode_bare_push, encode_client_info, encode_ping, encode_push, encode_reply};
 pub use scan::Malformed;
 

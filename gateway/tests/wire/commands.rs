@@ -1,0 +1,134 @@
+//! Commands: what the Protobuf decoder reads is what the schema says, and what the JSON decoder
+//! reads of the same command.
+
+use fastrand::Rng;
+use flux_gateway::protocol::protobuf::Malformed;
+use flux_gateway::protocol::{Command, DecodeError, Request, WireFormat, protobuf};
+use proptest::prelude::*;
+use prost_reflect::DynamicMessage;
+use prost_reflect::prost::Message as _;
+use prost_reflect::prost::encoding::decode_varint;
+
+use crate::schema::{message, random, to_json};
+
+/// A map has no order.
+fn ordered(mut command: Command<'_>) -> Command<'_> {
+    if let Some(Request::Connect(connect)) = &mut command.request {
+        connect.subs.sort_by(|a, b| a.0.cmp(&b.0));
+    }
+    command
+}
+
+fn decode(format: WireFormat, bytes: &[u8]) -> Result<Vec<Command<'_>>, DecodeError> {
+    format
+        .decode(bytes)
+        .map(|command| command.map(ordered))
+        .collect()
+}
+
+fn some_commands(seed: u64) -> (Vec<u8>, String) {
+    let mut rng = Rng::with_seed(seed);
+    let (mut bytes, mut lines) = (Vec::new(), Vec::new());
+    for _ in 0..rng.usize(1..4) {
+        let command = random(&message("Command"), &mut rng, 5);
+        command
+            .encode_length_delimited(&mut bytes)
+            .expect("there is room");
+        lines.push(to_json(&command).expect("its bytes are JSON"));
+    }
+    (bytes, lines.join("\n"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn a_command_is_the_same_in_both_formats(seed: u64) {
+        let (bytes, lines) = some_commands(seed);
+        let ours = decode(WireFormat::Protobuf, &bytes);
+        prop_assert!(ours.is_ok(), "{:?}", ours);
+        prop_assert_eq!(ours, decode(WireFormat::Json, lines.as_bytes()), "{}", lines);
+    }
+
+    #[test]
+    fn a_connect_request_that_stands_alone_is_the_same_in_both_formats(seed: u64) {
+        let request = random(&message("ConnectRequest"), &mut Rng::with_seed(seed), 3);
+        let (bytes, json) = (request.encode_to_vec(), to_json(&request).expect("JSON"));
+        let ours = WireFormat::Protobuf.decode_connect_request(&bytes);
+        let theirs = WireFormat::Json.decode_connect_request(json.as_bytes());
+        let command = |request| ordered(Command { id: 1, request: Some(Request::Connect(request)) });
+        prop_assert_eq!(ours.map(command), theirs.map(command));
+    }
+
+    /// Among the changed bytes are messages in pieces, fields of the wrong kind and numbers of the
+    /// wrong size.
+    #[test]
+    fn a_changed_command_is_what_the_schema_takes_it_for(seed: u64, changes in prop::collection::vec((any::<usize>(), any::<u8>()), 1..4), twice: bool) {
+        let mut rng = Rng::with_seed(seed);
+        let mut body = random(&message("Command"), &mut rng, 4).encode_to_vec();
+        if twice {
+            body.extend(random(&message("Command"), &mut rng, 4).encode_to_vec());
+        }
+        for (at, byte) in changes {
+            if !body.is_empty() {
+                let at = at % body.len();
+                body[at] = byte;
+            }
+        }
+        let mut bytes = Vec::new();
+        prost_reflect::prost::encoding::encode_varint(body.len() as u64, &mut bytes);
+        bytes.extend_from_slice(&body);
+        let ours = decode(WireFormat::Protobuf, &bytes);
+        // Where the library takes it, so do we, and for the same. The reverse need not be: what is
+        // stepped over is not looked into.
+        let Ok(theirs) = DynamicMessage::decode(message("Command"), &*body) else {
+            return Ok(());
+        };
+        if ours == Err(DecodeError::Protobuf(Malformed::Field)) {
+            // A group, which the library steps over.
+            return Ok(());
+        }
+        prop_assert!(ours.is_ok(), "{:?} of {:?}", ours, theirs);
+        let Some(json) = to_json(&theirs) else { return Ok(()) };
+        // The library keeps one entry a key, we keep all that were sent.
+        let has_subs = matches!(ours.as_deref(), Ok([Command { request: Some(Request::Connect(connect)), .. }]) if !connect.subs.is_empty());
+        if !has_subs {
+            prop_assert_eq!(&ours, &decode(WireFormat::Json, json.as_bytes()), "{}", json);
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_a_decoder_panic(bytes: Vec<u8>) {
+        for format in [WireFormat::Json, WireFormat::Protobuf] {
+            let commands = format.decode(&bytes).count();
+            prop_assert!(commands <= bytes.len() + 1);
+            let _ = format.decode_connect_request(&bytes);
+        }
+        let _ = protobuf::decode_emulation(&bytes);
+    }
+
+    #[test]
+    fn a_command_cut_short_is_refused(seed: u64, end: usize) {
+        let mut rng = Rng::with_seed(seed);
+        let body = random(&message("Command"), &mut rng, 4);
+        let bytes = body.encode_length_delimited_to_vec();
+        let end = end % bytes.len();
+        prop_assert!(decode(WireFormat::Protobuf, &bytes[..end]).is_err());
+    }
+}
+
+#[test]
+fn a_message_is_as_long_as_its_commands() {
+    let (bytes, _) = some_commands(7);
+    let mut rest = &bytes[..];
+    let mut count = 0;
+    while !rest.is_empty() {
+        let len = decode_varint(&mut rest).expect("a length") as usize;
+        rest = &rest[len..];
+        count += 1;
+    }
+    assert_eq!(
+        decode(WireFormat::Protobuf, &bytes).map(|c| c.len()),
+        Ok(count)
+    );
+}
