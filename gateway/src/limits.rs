@@ -162,3 +162,7 @@ pub const EVENTS_A_TURN_MAX: usize = 4_096;
 pub const QUESTIONS_WAITING_MAX: usize = 16_384;
 /// Notices for the backend that the authority has not looked at yet; beyond it they are dropped.
 pub const NOTICES_WAITING_MAX: usize = 16_384;
+/// Longest wait for the control plane's answer to a request on the client port; beyond it 503.
+pub const PLAIN_ANSWER_MAX: Duration = Duration::from_secs(35);
+/// Longest body of a request to the server API on the client port; beyond it 413.
+pub const API_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;

@@ -23,7 +23,7 @@ const GAUGES: [PerShard; 4] = [
     }),
     (
         "flux_clients",
-        "Connections that have finished their WebSocket handshake",
+        "Clients: WebSockets and streams that are open",
         |c| &c.clients,
     ),
     (
@@ -34,7 +34,7 @@ const GAUGES: [PerShard; 4] = [
     ("flux_subscriptions", "Subscriptions", |c| &c.subscriptions),
 ];
 
-const COUNTERS: [PerShard; 20] = [
+const COUNTERS: [PerShard; 23] = [
     ("flux_accepted", "Connections accepted", |c| &c.accepted),
     (
         "flux_accept_failures",
@@ -45,6 +45,16 @@ const COUNTERS: [PerShard; 20] = [
         "flux_proxy_header_errors",
         "PROXY protocol headers refused",
         |c| &c.proxy_errors,
+    ),
+    (
+        "flux_emulation_requests",
+        "Requests to /emulation with commands for this node",
+        |c| &c.emulated,
+    ),
+    (
+        "flux_emulation_unknown_sessions",
+        "Requests to /emulation for a session that is not there or not theirs",
+        |c| &c.emulated_unknown,
     ),
     (
         "flux_messages_received",
@@ -85,6 +95,11 @@ const COUNTERS: [PerShard; 20] = [
         "flux_slow_consumers_stuck",
         "Clients closed because a send made no progress",
         |c| &c.slow_stuck,
+    ),
+    (
+        "flux_channel_gaps",
+        "Channels in which the engine left something out; their subscribers were told",
+        |c| &c.gaps,
     ),
     ("flux_rounds", "Rounds of fan-out", |c| &c.rounds),
     (

@@ -10,7 +10,7 @@
 use fastrand::Rng;
 use flux_gateway::http::{
     AllowedOrigins, Endpoint, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, HeadScan, Page, Plain, Policy,
-    Progress, Rejection, Request, Subprotocol,
+    Progress, Rejection, Request, Subprotocol, Transports,
 };
 
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
@@ -24,6 +24,7 @@ const UPGRADE: [&str; 5] = [
 
 fn policy() -> Policy {
     Policy {
+        transports: Transports::default(),
         origins: AllowedOrigins::new(&["https://*.example.com"]).expect("valid"),
         echo: true,
     }
@@ -150,7 +151,7 @@ fn variations_that_the_rfcs_allow_are_upgraded() {
 
 #[test]
 fn a_subprotocol_is_chosen_only_when_it_is_offered_and_spoken() {
-    let cases: [(&[&str], Option<Subprotocol>); 7] = [
+    let cases: [(&[&str], Option<Subprotocol>); 8] = [
         (&[], None),
         // The Python SDK in JSON mode.
         (&["Sec-WebSocket-Protocol:"], None),
@@ -158,10 +159,14 @@ fn a_subprotocol_is_chosen_only_when_it_is_offered_and_spoken() {
             &["Sec-WebSocket-Protocol: centrifuge-json"],
             Some(Subprotocol::CentrifugeJson),
         ),
-        (&["Sec-WebSocket-Protocol: centrifuge-protobuf"], None),
+        (&["Sec-WebSocket-Protocol: centrifuge-xml"], None),
+        (
+            &["Sec-WebSocket-Protocol: centrifuge-protobuf"],
+            Some(Subprotocol::CentrifugeProtobuf),
+        ),
         (
             &["Sec-WebSocket-Protocol: centrifuge-protobuf,centrifuge-json"],
-            Some(Subprotocol::CentrifugeJson),
+            Some(Subprotocol::CentrifugeProtobuf),
         ),
         (
             &[

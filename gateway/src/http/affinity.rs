@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use super::query;
+
 /// Longest affinity key, in bytes as sent. A longer one is ignored.
 pub const SID_BYTES_MAX: usize = 256;
 
@@ -10,12 +12,9 @@ const COOKIE: &str = "flux_sid";
 
 /// The value of `sid` in a query (without its `?`), percent-decoded.
 pub(super) fn from_query(query: &str) -> Option<Cow<'_, str>> {
-    query
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .find(|(name, _)| *name == "sid")
-        .and_then(|(_, value)| acceptable(value))
-        .and_then(percent_decode)
+    query::raw(query, "sid")
+        .and_then(acceptable)
+        .and_then(query::percent_decode)
 }
 
 /// The value of the cookie in one `Cookie` field.
@@ -38,25 +37,6 @@ pub(super) fn from_cookie(field: &[u8]) -> Option<&str> {
 
 fn acceptable(value: &str) -> Option<&str> {
     (!value.is_empty() && value.len() <= SID_BYTES_MAX).then_some(value)
-}
-
-fn percent_decode(value: &str) -> Option<Cow<'_, str>> {
-    if !value.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
-        return Some(Cow::Borrowed(value));
-    }
-    let mut decoded = Vec::with_capacity(value.len());
-    let mut bytes = value.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let mut digit = || char::from(bytes.next()?).to_digit(16);
-                (digit()? << 4 | digit()?) as u8
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(decoded).ok().map(Cow::Owned)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Why a request is refused: status, text for a person, label for the metric, bytes of the answer.
 
 use super::answer::{ContentType, write_answer};
+use super::cors::Cors;
 
 /// A refused request. The answer always ends the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,11 +48,29 @@ pub enum Rejection {
     Draining,
     /// The node holds as many connections as it may.
     ConnectionLimit,
+    /// A body longer than this path takes.
+    BodyTooLarge,
+    /// A body whose length or chunks are malformed, or that says its length twice.
+    BodyFraming,
+    /// The body was not whole within [`BODY_TIME_MAX`](super::BODY_TIME_MAX).
+    BodyTimeout,
+    /// A method other than POST where a body is needed.
+    PostMethod,
+    /// A method other than GET and POST for server-sent events.
+    EventsMethod,
+    /// Server-sent events without a connect command.
+    ConnectMissing,
+    /// A body that is no emulation request.
+    Emulation,
+    /// An emulation request for a node that is not there.
+    UnknownNode,
+    /// Whoever would answer has as many requests waiting as it may.
+    Busy,
 }
 
 impl Rejection {
     /// Every rejection, for metrics that start at zero.
-    pub const ALL: [Rejection; 21] = [
+    pub const ALL: [Rejection; 30] = [
         Rejection::RequestLine,
         Rejection::Field,
         Rejection::LineEnding,
@@ -73,6 +92,15 @@ impl Rejection {
         Rejection::Origin,
         Rejection::Draining,
         Rejection::ConnectionLimit,
+        Rejection::BodyTooLarge,
+        Rejection::BodyFraming,
+        Rejection::BodyTimeout,
+        Rejection::PostMethod,
+        Rejection::EventsMethod,
+        Rejection::ConnectMissing,
+        Rejection::Emulation,
+        Rejection::UnknownNode,
+        Rejection::Busy,
     ];
 
     /// The status of the answer.
@@ -85,15 +113,21 @@ impl Rejection {
             | Rejection::Host
             | Rejection::DuplicateField
             | Rejection::ConnectionField
-            | Rejection::WebSocketKey => 400,
+            | Rejection::WebSocketKey
+            | Rejection::BodyFraming
+            | Rejection::ConnectMissing
+            | Rejection::Emulation => 400,
             Rejection::Origin => 403,
-            Rejection::NotFound => 404,
-            Rejection::PageMethod | Rejection::UpgradeMethod => 405,
-            Rejection::HeadTimeout => 408,
-            Rejection::Body => 413,
+            Rejection::NotFound | Rejection::UnknownNode => 404,
+            Rejection::PageMethod
+            | Rejection::UpgradeMethod
+            | Rejection::PostMethod
+            | Rejection::EventsMethod => 405,
+            Rejection::HeadTimeout | Rejection::BodyTimeout => 408,
+            Rejection::Body | Rejection::BodyTooLarge => 413,
             Rejection::UpgradeMissing | Rejection::WebSocketVersion => 426,
             Rejection::HeadTooLarge | Rejection::TooManyFields => 431,
-            Rejection::Draining | Rejection::ConnectionLimit => 503,
+            Rejection::Draining | Rejection::ConnectionLimit | Rejection::Busy => 503,
             Rejection::HttpVersion => 505,
         }
     }
@@ -122,6 +156,15 @@ impl Rejection {
             Rejection::Origin => "origin",
             Rejection::Draining => "draining",
             Rejection::ConnectionLimit => "connection_limit",
+            Rejection::BodyTooLarge => "body_too_large",
+            Rejection::BodyFraming => "body_framing",
+            Rejection::BodyTimeout => "body_timeout",
+            Rejection::PostMethod => "post_method",
+            Rejection::EventsMethod => "events_method",
+            Rejection::ConnectMissing => "connect_missing",
+            Rejection::Emulation => "emulation",
+            Rejection::UnknownNode => "unknown_node",
+            Rejection::Busy => "busy",
         }
     }
 
@@ -153,27 +196,48 @@ impl Rejection {
             Rejection::ConnectionLimit => {
                 "This node holds as many connections as it may: connect again later."
             }
+            Rejection::BodyTooLarge => "The request body is larger than allowed.",
+            Rejection::BodyFraming => "The length of the body is malformed, or its chunks are.",
+            Rejection::BodyTimeout => "The request body did not arrive within 10 seconds.",
+            Rejection::PostMethod => "Only POST is accepted here.",
+            Rejection::EventsMethod => "Only GET and POST are accepted here.",
+            Rejection::ConnectMissing => {
+                "A connect command is needed: cf_connect in the query, or a POST."
+            }
+            Rejection::Emulation => "The body must be an emulation request: node, session, data.",
+            Rejection::UnknownNode => "There is no such node.",
+            Rejection::Busy => "Too many requests are waiting: try again later.",
         }
     }
 
     /// Appends the whole answer.
     pub fn answer_into(self, out: &mut Vec<u8>) {
+        self.answer_for(&Cors::default(), out);
+    }
+
+    /// Appends the whole answer to somebody whose origin is known to be allowed.
+    pub fn answer_for(self, cors: &Cors, out: &mut Vec<u8>) {
         let fields = match self {
             Rejection::PageMethod => "Allow: GET, HEAD\r\n",
             Rejection::UpgradeMethod => "Allow: GET\r\n",
+            Rejection::PostMethod => "Allow: POST, OPTIONS\r\n",
+            Rejection::EventsMethod => "Allow: GET, POST, OPTIONS\r\n",
             // 426 has to name the protocol (RFC 9110 §15.5.22), and Upgrade has to be named in Connection.
             Rejection::UpgradeMissing | Rejection::WebSocketVersion => {
                 "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
             }
-            Rejection::Draining | Rejection::ConnectionLimit => "Retry-After: 1\r\n",
+            Rejection::Draining | Rejection::ConnectionLimit | Rejection::Busy => {
+                "Retry-After: 1\r\n"
+            }
             _ => "",
         };
         let body = format!("{}\n", self.text());
         write_answer(
             out,
             self.status(),
-            ContentType::Text,
+            ContentType::Text.as_str(),
             fields,
+            cors,
             body.as_bytes(),
             false,
         );

@@ -1,12 +1,17 @@
 //! A whole head -> what is asked for. Everything that a later stage would otherwise have to check again is decided
-//! here: the upgrade has a valid key, version, host, origin and subprotocol, or it is not an [`Upgrade`].
+//! here: an upgrade has a valid key, version, host, origin and subprotocol, or it is not an [`Upgrade`]; a body has one
+//! length and a bound.
 
 use std::borrow::Cow;
 
-use base64::Engine;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use crate::protocol::WireFormat;
+use crate::pubsub::{Framing, Wire};
 
-use super::{Policy, Rejection, affinity};
+use super::body::BodyLength;
+use super::cors::Cors;
+use super::fields::{Fields, split_target, valid_host};
+use super::upgrade::{Endpoint, Subprotocol, Upgrade, accept};
+use super::{Policy, Rejection, affinity, query};
 
 /// What a whole request head asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,74 +20,14 @@ pub enum Request<'a> {
     Upgrade(Upgrade<'a>),
     /// A page.
     Plain(Plain),
-    /// Neither: send [`Rejection::answer`] and end the connection.
+    /// A stream whose first commands stand in the query.
+    Stream(Stream<'a>),
+    /// A request whose body has to be read first.
+    Post(Post),
+    /// A browser asks whether a page of another origin may send such a request.
+    Preflight(Preflight<'a>),
+    /// None of these: send [`Rejection::answer`] and end the connection.
     Rejected(Rejection),
-}
-
-/// Where a WebSocket ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Endpoint {
-    /// `/connection/websocket`: the Centrifuge protocol.
-    Centrifuge,
-    /// `/echo`: each message comes back as it came.
-    Echo,
-}
-
-/// A subprotocol that was offered and chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Subprotocol {
-    /// `centrifuge-json`: what is also spoken without a subprotocol.
-    CentrifugeJson,
-}
-
-impl Subprotocol {
-    /// The name in `Sec-WebSocket-Protocol`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Subprotocol::CentrifugeJson => "centrifuge-json",
-        }
-    }
-
-    fn from_name(name: &[u8]) -> Option<Subprotocol> {
-        (name == b"centrifuge-json").then_some(Subprotocol::CentrifugeJson)
-    }
-}
-
-/// A valid handshake (RFC 6455 §4.2.1).
-#[derive(Debug, PartialEq, Eq)]
-pub struct Upgrade<'a> {
-    /// Where the connection goes.
-    pub endpoint: Endpoint,
-    /// The first of the offered subprotocols that is spoken here. One that is not is not chosen, and the client has to
-    /// decide what that means (§4.2.2): browsers fail the connection.
-    pub subprotocol: Option<Subprotocol>,
-    /// `Origin`, allowed by the policy.
-    pub origin: Option<&'a str>,
-    /// `Host`.
-    pub host: &'a str,
-    /// The affinity key: `sid` of the query, else the cookie `flux_sid`.
-    pub sid: Option<Cow<'a, str>>,
-    /// The query without its `?`, undecoded.
-    pub query: &'a str,
-    /// The last `X-Forwarded-For` field: only as true as whoever sent it.
-    pub forwarded_for: Option<&'a str>,
-    /// `Sec-WebSocket-Accept`.
-    pub accept: [u8; 28],
-}
-
-impl Upgrade<'_> {
-    /// Appends the answer that completes the handshake (§4.2.2). No extension is ever accepted.
-    pub fn answer_into(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
-        );
-        out.extend_from_slice(&self.accept);
-        if let Some(subprotocol) = self.subprotocol {
-            out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
-            out.extend_from_slice(subprotocol.name().as_bytes());
-        }
-        out.extend_from_slice(b"\r\n\r\n");
-    }
 }
 
 /// A page of the client port.
@@ -105,25 +50,136 @@ pub struct Plain {
     pub head_only: bool,
 }
 
+/// A stream that begins with what stands in the query.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stream<'a> {
+    /// How it looks.
+    pub wire: Wire,
+    /// `cf_connect`: a connect command, or in the unidirectional form a connect request; there it may be missing.
+    pub connect: Option<Cow<'a, str>>,
+    /// Whom the answer is for.
+    pub cors: Cors,
+}
+
+/// A request with a body.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Post {
+    /// What it is for.
+    pub purpose: Purpose,
+    /// How it is delimited.
+    pub length: BodyLength,
+    /// How long it may be.
+    pub body_bytes_max: usize,
+    /// Whom the answer is for.
+    pub cors: Cors,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+}
+
+/// What a request with a body is for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A stream whose first commands are the body.
+    Stream(Wire),
+    /// Commands of a session whose transport takes none.
+    Emulation {
+        /// The body is an `EmulationRequest` in Protobuf, not in JSON.
+        is_protobuf: bool,
+    },
+    /// The server API, where it is external.
+    Api(ApiHead),
+}
+
+/// The head of a request to the server API.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ApiHead {
+    /// As sent.
+    pub method: String,
+    /// As sent.
+    pub path_and_query: String,
+    /// Those of [`API_FIELDS`] that were sent, in that order.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+/// The header fields that the server API reads.
+pub const API_FIELDS: [&str; 4] = [
+    "authorization",
+    "content-type",
+    "x-api-key",
+    "x-centrifugo-error-mode",
+];
+
+/// A preflight: answer with [`Preflight::answer_into`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Preflight<'a> {
+    cors: Cors,
+    requested_headers: &'a str,
+    allow: &'static str,
+}
+
+impl Preflight<'_> {
+    /// Appends the whole answer.
+    pub fn answer_into(&self, out: &mut Vec<u8>) {
+        self.cors
+            .preflight_into(self.requested_headers, self.allow, out);
+    }
+}
+
+/// A transport that is an answer without end.
+#[derive(Clone, Copy)]
+struct StreamPlace {
+    framing: Framing,
+    is_unidirectional: bool,
+    body_bytes_max: usize,
+}
+
+#[derive(Clone, Copy)]
 enum Place {
     Socket(Endpoint),
     Page(Page),
+    Stream(StreamPlace),
+    Emulation { body_bytes_max: usize },
+    Api { body_bytes_max: usize },
 }
 
-/// What is needed of the header fields.
-#[derive(Default)]
-struct Fields<'a> {
-    host: Option<&'a [u8]>,
-    origin: Option<&'a [u8]>,
-    key: Option<&'a [u8]>,
-    version: Option<&'a [u8]>,
-    content_length: Option<&'a [u8]>,
-    transfer_encoding: bool,
-    upgrade_websocket: bool,
-    connection_upgrade: bool,
-    subprotocol: Option<Subprotocol>,
-    cookie_sid: Option<&'a str>,
-    forwarded_for: Option<&'a str>,
+/// The place behind a path, where it is switched on.
+fn place(path: &str, policy: &Policy) -> Option<Place> {
+    let transports = &policy.transports;
+    let stream = |framing, is_unidirectional, switch: Option<usize>| {
+        let place = |body_bytes_max| {
+            Place::Stream(StreamPlace {
+                framing,
+                is_unidirectional,
+                body_bytes_max,
+            })
+        };
+        switch.map(place)
+    };
+    match path {
+        "/connection/websocket" => transports
+            .websocket
+            .then_some(Place::Socket(Endpoint::Centrifuge)),
+        "/connection/uni_websocket" => transports
+            .uni_websocket
+            .then_some(Place::Socket(Endpoint::Unidirectional)),
+        "/connection/sse" => stream(Framing::Sse, false, transports.sse),
+        "/connection/http_stream" => stream(Framing::HttpStream, false, transports.http_stream),
+        "/connection/uni_sse" => stream(Framing::Sse, true, transports.uni_sse),
+        "/connection/uni_http_stream" => {
+            stream(Framing::HttpStream, true, transports.uni_http_stream)
+        }
+        "/emulation" => transports
+            .emulation
+            .map(|body_bytes_max| Place::Emulation { body_bytes_max }),
+        "/echo" => policy.echo.then_some(Place::Socket(Endpoint::Echo)),
+        "/" => Some(Place::Page(Page::Index)),
+        "/live" => Some(Place::Page(Page::Live)),
+        "/ready" => Some(Place::Page(Page::Ready)),
+        path if path == "/api" || path.starts_with("/api/") => transports
+            .api
+            .map(|body_bytes_max| Place::Api { body_bytes_max }),
+        _ => None,
+    }
 }
 
 pub(super) fn read<'a>(head: &httparse::Request<'_, 'a>, policy: &Policy) -> Request<'a> {
@@ -137,12 +193,13 @@ fn try_read<'a>(
     head: &httparse::Request<'_, 'a>,
     policy: &Policy,
 ) -> Result<Request<'a>, Rejection> {
-    let (authority, path, query) = split_target(head.path.unwrap_or_default())?;
+    let target = head.path.unwrap_or_default();
+    let (authority, path, query) = split_target(target)?;
     let fields = Fields::gather(head.headers)?;
-    let http_1_1 = head.version == Some(1);
+    let is_http_1_1 = head.version == Some(1);
     let host = match fields.host {
         Some(host) => valid_host(host)?,
-        None if http_1_1 => return Err(Rejection::Host),
+        None if is_http_1_1 => return Err(Rejection::Host),
         None => "",
     };
     // The target's authority, where it has one, is the host (RFC 9112 §3.2.2).
@@ -150,37 +207,86 @@ fn try_read<'a>(
         Some(authority) => valid_host(authority.as_bytes())?,
         None => host,
     };
+    let method = head.method.unwrap_or_default();
+    match place(path, policy).ok_or(Rejection::NotFound)? {
+        Place::Page(page) => {
+            let head_only = match method {
+                "GET" => false,
+                "HEAD" => true,
+                _ => return Err(Rejection::PageMethod),
+            };
+            without_body(&fields)?;
+            Ok(Request::Plain(Plain { page, head_only }))
+        }
+        Place::Socket(endpoint) => {
+            if method != "GET" {
+                return Err(Rejection::UpgradeMethod);
+            }
+            without_body(&fields)?;
+            upgrade(endpoint, &fields, query, host, is_http_1_1, policy).map(Request::Upgrade)
+        }
+        Place::Stream(place) => stream(place, method, &fields, query, is_http_1_1, policy),
+        Place::Emulation { body_bytes_max } => {
+            let cors = Cors::new(allowed_origin(&fields, policy)?);
+            match method {
+                "OPTIONS" => Ok(preflight(cors, &fields, "POST, OPTIONS")),
+                "POST" => {
+                    let is_protobuf = fields.is_of_type("application/octet-stream");
+                    let purpose = Purpose::Emulation { is_protobuf };
+                    post(purpose, &fields, body_bytes_max, cors)
+                }
+                _ => Err(Rejection::PostMethod),
+            }
+        }
+        Place::Api { body_bytes_max } => {
+            let purpose = Purpose::Api(ApiHead {
+                method: method.to_owned(),
+                path_and_query: match query {
+                    "" => path.to_owned(),
+                    query => format!("{path}?{query}"),
+                },
+                headers: api_fields(head.headers)?,
+            });
+            post(purpose, &fields, body_bytes_max, Cors::default())
+        }
+    }
+}
 
-    let place = match path {
-        "/connection/websocket" => Place::Socket(Endpoint::Centrifuge),
-        "/echo" if policy.echo => Place::Socket(Endpoint::Echo),
-        "/" => Place::Page(Page::Index),
-        "/live" => Place::Page(Page::Live),
-        "/ready" => Place::Page(Page::Ready),
-        _ => return Err(Rejection::NotFound),
-    };
-    let head_only = match (head.method.unwrap_or_default(), &place) {
-        ("GET", _) => false,
-        ("HEAD", Place::Page(_)) => true,
-        (_, Place::Page(_)) => return Err(Rejection::PageMethod),
-        (_, Place::Socket(_)) => return Err(Rejection::UpgradeMethod),
-    };
-    if fields.transfer_encoding
-        || fields
-            .content_length
-            .is_some_and(|length| length.iter().any(|digit| *digit != b'0'))
-    {
+/// The head of a request that has no body, or an empty one.
+fn without_body(fields: &Fields<'_>) -> Result<(), Rejection> {
+    let has_length = fields
+        .content_length
+        .is_some_and(|length| length.iter().any(|digit| *digit != b'0'));
+    if fields.transfer_encoding.is_some() || has_length {
         return Err(Rejection::Body);
     }
+    Ok(())
+}
 
-    let endpoint = match place {
-        Place::Page(page) => return Ok(Request::Plain(Plain { page, head_only })),
-        Place::Socket(endpoint) => endpoint,
-    };
+fn allowed_origin<'a>(fields: &Fields<'a>, policy: &Policy) -> Result<Option<&'a str>, Rejection> {
+    let origin = fields
+        .origin
+        .map(std::str::from_utf8)
+        .transpose()
+        .map_err(|_| Rejection::Field)?;
+    match policy.origins.allows(origin) {
+        true => Ok(origin),
+        false => Err(Rejection::Origin),
+    }
+}
+
+fn upgrade<'a>(
+    endpoint: Endpoint,
+    fields: &Fields<'a>,
+    query: &'a str,
+    host: &'a str,
+    is_http_1_1: bool,
+    policy: &Policy,
+) -> Result<Upgrade<'a>, Rejection> {
     if !fields.upgrade_websocket {
         return Err(Rejection::UpgradeMissing);
     }
-    if !http_1_1 {
+    if !is_http_1_1 {
         return Err(Rejection::HttpVersion);
     }
     if !fields.connection_upgrade {
@@ -190,152 +296,115 @@ fn try_read<'a>(
         return Err(Rejection::WebSocketVersion);
     }
     let accept = accept(fields.key.unwrap_or_default()).ok_or(Rejection::WebSocketKey)?;
-    let origin = fields
-        .origin
-        .map(std::str::from_utf8)
-        .transpose()
-        .map_err(|_| Rejection::Field)?;
-    if !policy.origins.allows(origin) {
-        return Err(Rejection::Origin);
-    }
-    Ok(Request::Upgrade(Upgrade {
+    let is_protobuf = match fields.subprotocol {
+        Some(subprotocol) => subprotocol == Subprotocol::CentrifugeProtobuf,
+        None => query::raw(query, "cf_protocol") == Some("protobuf"),
+    };
+    Ok(Upgrade {
         endpoint,
         subprotocol: fields.subprotocol,
-        origin,
+        is_protobuf: is_protobuf && endpoint == Endpoint::Centrifuge,
+        connect: query::value(query, "cf_connect"),
+        origin: allowed_origin(fields, policy)?,
         host,
         sid: affinity::from_query(query).or(fields.cookie_sid.map(Cow::Borrowed)),
         query,
         forwarded_for: fields.forwarded_for,
         accept,
+    })
+}
+
+fn stream<'a>(
+    place: StreamPlace,
+    method: &str,
+    fields: &Fields<'a>,
+    query: &'a str,
+    is_http_1_1: bool,
+    policy: &Policy,
+) -> Result<Request<'a>, Rejection> {
+    let is_sse = place.framing == Framing::Sse;
+    let allow = match is_sse {
+        true => "GET, POST, OPTIONS",
+        false => "POST, OPTIONS",
+    };
+    let is_get = is_sse && method == "GET";
+    if !is_get && method != "POST" && method != "OPTIONS" {
+        return Err(match is_sse {
+            true => Rejection::EventsMethod,
+            false => Rejection::PostMethod,
+        });
+    }
+    let cors = Cors::new(allowed_origin(fields, policy)?);
+    if method == "OPTIONS" {
+        return Ok(preflight(cors, fields, allow));
+    }
+    // Without chunks the client could not tell a stream's end from its loss.
+    if !is_http_1_1 {
+        return Err(Rejection::HttpVersion);
+    }
+    let is_protobuf = place.framing == Framing::HttpStream
+        && !place.is_unidirectional
+        && fields.is_of_type("application/octet-stream");
+    let wire = Wire {
+        format: match is_protobuf {
+            true => WireFormat::Protobuf,
+            false => WireFormat::Json,
+        },
+        transport: place.framing,
+        unidirectional: place.is_unidirectional,
+    };
+    if !is_get {
+        return post(Purpose::Stream(wire), fields, place.body_bytes_max, cors);
+    }
+    without_body(fields)?;
+    let connect = query::value(query, "cf_connect").filter(|connect| !connect.is_empty());
+    if connect.is_none() && !place.is_unidirectional {
+        return Err(Rejection::ConnectMissing);
+    }
+    Ok(Request::Stream(Stream {
+        wire,
+        connect,
+        cors,
     }))
 }
 
-impl<'a> Fields<'a> {
-    fn gather(headers: &[httparse::Header<'a>]) -> Result<Fields<'a>, Rejection> {
-        let mut fields = Fields::default();
-        for header in headers {
-            let value = header.value.trim_ascii();
-            let is = |name: &str| header.name.eq_ignore_ascii_case(name);
-            let single = if is("host") {
-                &mut fields.host
-            } else if is("origin") {
-                &mut fields.origin
-            } else if is("sec-websocket-key") {
-                &mut fields.key
-            } else if is("sec-websocket-version") {
-                &mut fields.version
-            } else if is("content-length") {
-                &mut fields.content_length
-            } else {
-                if is("upgrade") {
-                    fields.upgrade_websocket |=
-                        list(value).any(|token| token.eq_ignore_ascii_case(b"websocket"));
-                } else if is("connection") {
-                    fields.connection_upgrade |=
-                        list(value).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
-                } else if is("sec-websocket-protocol") {
-                    let chosen = list(value).find_map(Subprotocol::from_name);
-                    fields.subprotocol = fields.subprotocol.or(chosen);
-                } else if is("transfer-encoding") {
-                    fields.transfer_encoding = true;
-                } else if is("cookie") {
-                    fields.cookie_sid = fields.cookie_sid.or_else(|| affinity::from_cookie(value));
-                } else if is("x-forwarded-for") {
-                    fields.forwarded_for = std::str::from_utf8(value).ok();
-                }
-                continue;
-            };
-            if single.replace(value).is_some() {
-                return Err(Rejection::DuplicateField);
-            }
-        }
-        Ok(fields)
-    }
+fn preflight<'a>(cors: Cors, fields: &Fields<'a>, allow: &'static str) -> Request<'a> {
+    Request::Preflight(Preflight {
+        cors,
+        requested_headers: fields.requested_headers.unwrap_or_default(),
+        allow,
+    })
 }
 
-/// The elements of a comma-separated list (RFC 9110 §5.6.1); empty ones do not count.
-fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(|byte| *byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|element| !element.is_empty())
+fn post<'a>(
+    purpose: Purpose,
+    fields: &Fields<'a>,
+    body_bytes_max: usize,
+    cors: Cors,
+) -> Result<Request<'a>, Rejection> {
+    Ok(Request::Post(Post {
+        purpose,
+        length: fields.body_length()?,
+        body_bytes_max,
+        cors,
+        expects_continue: fields.expects_continue,
+    }))
 }
 
-/// A request target in origin-form or absolute-form (RFC 9112 §3.2): authority, path, query.
-fn split_target(target: &str) -> Result<(Option<&str>, &str, &str), Rejection> {
-    let (authority, rest) = if target.starts_with('/') {
-        (None, target)
-    } else {
-        let (scheme, rest) = target.split_once("://").ok_or(Rejection::Target)?;
-        if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
-            return Err(Rejection::Target);
-        }
-        let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        (Some(&rest[..end]), &rest[end..])
-    };
-    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-    Ok((authority, if path.is_empty() { "/" } else { path }, query))
-}
-
-/// `uri-host [ ":" port ]` by its characters (RFC 3986 §3.2.2); user information is refused.
-fn valid_host(host: &[u8]) -> Result<&str, Rejection> {
-    let valid = !host.is_empty()
-        && host
+fn api_fields(headers: &[httparse::Header<'_>]) -> Result<Vec<(&'static str, String)>, Rejection> {
+    let mut found = Vec::new();
+    for name in API_FIELDS {
+        let mut values = headers
             .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%:[]".contains(byte));
-    if valid {
-        std::str::from_utf8(host).map_err(|_| Rejection::Host)
-    } else {
-        Err(Rejection::Host)
-    }
-}
-
-/// `Sec-WebSocket-Accept` for a key that is 16 bytes in base64 (§4.2.2).
-fn accept(key: &[u8]) -> Option<[u8; 28]> {
-    // Some clients write random characters instead of encoding random bytes: the spare bits may be set.
-    const KEY: GeneralPurpose = GeneralPurpose::new(
-        &base64::alphabet::STANDARD,
-        GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
-    );
-    let mut decoded = [0; 18];
-    if key.len() != 24 || KEY.decode_slice(key, &mut decoded) != Ok(16) {
-        return None;
-    }
-    let mut hash = sha1_smol::Sha1::new();
-    hash.update(key);
-    hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
-    let mut accept = [0; 28];
-    let written = STANDARD.encode_slice(hash.digest().bytes(), &mut accept);
-    (written == Ok(28)).then_some(accept)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn accept_of_the_rfc() {
-        assert_eq!(
-            accept(b"dGhlIHNhbXBsZSBub25jZQ==").as_ref(),
-            Some(b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
-        );
-    }
-
-    #[test]
-    fn a_key_is_sixteen_bytes_in_base64() {
-        let bad: [&[u8]; 8] = [
-            b"",
-            b"dGhlIHNhbXBsZSBub25jZQ",
-            b"dGhlIHNhbXBsZSBub25jZQ=",
-            b"dGhlIHNhbXBsZSBub25jZTE=",
-            b"dGhlIHNhbXBsZSBub25jZTEy",
-            b"dGhlIHNhbXBsZSBub25j=Q==",
-            b"dGhlIHNhbXBs SBub25jZQ==",
-            b"dGhlIHNhbXBsZSBub25jZQ==dGhlIHNhbXBsZSBub25jZQ==",
-        ];
-        for key in bad {
-            assert_eq!(accept(key), None, "{}", String::from_utf8_lossy(key));
+            .filter(|header| header.name.eq_ignore_ascii_case(name));
+        let Some(header) = values.next() else {
+            continue;
+        };
+        if values.next().is_some() {
+            return Err(Rejection::DuplicateField);
         }
-        assert!(accept(b"dGhlIHNhbXBsZSBub25jZR==").is_some());
+        let value = std::str::from_utf8(header.value.trim_ascii()).map_err(|_| Rejection::Field)?;
+        found.push((name, value.to_owned()));
     }
+    Ok(found)
 }

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use crate::drain::{Drain, Orders, Phase};
 use crate::membership::{self, Fenced, Identity, Membership};
 use crate::metrics::{EngineCollector, ShardMetrics};
-use crate::shard::Order;
+use crate::shard::{Order, plain};
 
 use super::Node;
 use super::status::Pulse;
@@ -50,6 +50,13 @@ pub async fn run(mut node: Node, mut signals: Signals) -> io::Result<bool> {
             let _ = redis_stopped.await;
         }))
     });
+
+    // Nobody answers yet: sessions ask nothing.
+    drop(node.authority.take());
+    // Ends with the process: nothing it holds outlives the shards.
+    if let Some(requests) = node.plain.take() {
+        tokio::spawn(plain::refuse_all(requests));
+    }
 
     let times = crate::drain::DrainTimes::new(Duration::from_secs(node.config.drain_seconds))
         .map_err(io::Error::other)?;

@@ -8,17 +8,20 @@ use std::time::Instant;
 use flux_registry::{RedisDeployment, Registry, RegistryConfig};
 use flux_runtime::control::Readiness;
 use flux_runtime::cpu;
-use flux_runtime::mailbox::{Sender, mailbox, wake_pair};
+use flux_runtime::mailbox::{Sender, wake_pair};
 use flux_runtime::ring::RingConfig;
 use flux_runtime::shard::{self as runtime_shard, ShardError, ShardSpec, ShardThread};
 
-use crate::config::Config;
+use crate::authority::{self, Answered, Inbox, Wanted};
+use crate::config::{Config, StreamConfig};
 use crate::engine::redis::{RedisConfig, RedisConfigError, RedisEngine};
 use crate::engine::{Engine, EngineHandle, EngineMetrics};
-use crate::http::{AllowedOrigins, OriginPatternError, Policy};
+use crate::http::{AllowedOrigins, OriginPatternError, Policy, Transports};
+use crate::limits::API_BODY_BYTES_MAX;
 use crate::pubsub::{PacingConfig, SubscriptionsConfig};
 use crate::session::{ChannelRules, SessionConfig};
-use crate::shard::{self, Counters, Directory, ORDERS_MAX, Order, Shard, ShardParts, Shared};
+use crate::shard::plain::PlainRequests;
+use crate::shard::{self, Counters, Directory, Order, Shard, ShardParts, ShardsEnd, Shared};
 use crate::websocket::Limits;
 
 use super::NodeStatus;
@@ -89,6 +92,10 @@ pub struct Node {
     pub(super) admin: TcpListener,
     pub(super) shards: Vec<ShardThread>,
     pub(super) orders: Vec<Sender<Order>>,
+    /// What sessions ask, and the way of the answers to each shard.
+    pub(super) authority: Option<(Inbox, Vec<Sender<Answered>>)>,
+    /// Requests on the client port that the control plane answers.
+    pub(super) plain: Option<PlainRequests>,
     pub(super) shared: Arc<Shared>,
     pub(super) status: Arc<NodeStatus>,
 }
@@ -110,6 +117,7 @@ impl Node {
         let policy = Policy {
             origins: AllowedOrigins::new(&config.client.allowed_origins)?,
             echo: config.echo,
+            transports: transports(&config),
         };
         let deployment = config.redis_deployment().map_err(StartError::Config)?;
         let registry = registry(&config, deployment.clone())?;
@@ -120,6 +128,16 @@ impl Node {
         let admin_address = admin.local_addr().map_err(StartError::Listen)?;
         let (address, listeners) =
             shard::bind(config.listen, shard_count).map_err(StartError::Listen)?;
+
+        let mut wakers = Vec::with_capacity(shard_count);
+        let mut sources = Vec::with_capacity(shard_count);
+        for _ in 0..shard_count {
+            let (waker, source) = wake_pair().map_err(StartError::Wake)?;
+            wakers.push(waker);
+            sources.push(source);
+        }
+        let (door, authority) = authority::door(Wanted::default());
+        let (control, shard_links, shards_end) = shard::links(&wakers, door);
 
         let counters: Vec<Arc<Counters>> = (0..shard_count).map(|_| Arc::default()).collect();
         let readiness = Readiness::new();
@@ -132,6 +150,7 @@ impl Node {
             is_draining: AtomicBool::new(false),
             directory: Directory::default(),
             counters: counters.clone(),
+            control,
         });
         let status = Arc::new(NodeStatus::new(
             &config,
@@ -140,13 +159,6 @@ impl Node {
             Instant::now(),
         ));
 
-        let mut wakers = Vec::with_capacity(shard_count);
-        let mut sources = Vec::with_capacity(shard_count);
-        for _ in 0..shard_count {
-            let (waker, source) = wake_pair().map_err(StartError::Wake)?;
-            wakers.push(waker);
-            sources.push(source);
-        }
         let (engines, redis, engine_handle) = match deployment {
             None => {
                 let (engines, handle) = Engine::memory(&wakers);
@@ -167,12 +179,18 @@ impl Node {
                 .collect(),
         };
         let mut shards = Vec::with_capacity(shard_count);
-        let mut orders = Vec::with_capacity(shard_count);
+        let ShardsEnd {
+            orders,
+            answers,
+            plain,
+        } = shards_end;
         let places = cpus.placement(shard_count);
-        let parts = sources.into_iter().zip(listeners).zip(engines).zip(wakers);
-        for (index, (((source, listener), engine), waker)) in parts.enumerate() {
-            let (sender, receiver) = mailbox(ORDERS_MAX, waker);
-            orders.push(sender);
+        let parts = sources
+            .into_iter()
+            .zip(listeners)
+            .zip(engines)
+            .zip(shard_links);
+        for (index, (((source, listener), engine), links)) in parts.enumerate() {
             let parts = ShardParts {
                 shared: Arc::clone(&shared),
                 session: session_config(&config),
@@ -185,7 +203,7 @@ impl Node {
                     ..PacingConfig::default()
                 },
                 engine,
-                orders: receiver,
+                links,
                 listener,
                 index: index as u16,
             };
@@ -211,6 +229,8 @@ impl Node {
             admin,
             shards,
             orders,
+            authority: Some((authority, answers)),
+            plain: Some(plain),
             shared,
             status,
         })
@@ -233,6 +253,22 @@ fn connections_within(wanted: u64, nofile: u64) -> Result<u64, StartError> {
             possible,
             nofile,
         }),
+    }
+}
+
+fn transports(config: &Config) -> Transports {
+    let body = |stream: &StreamConfig| stream.enabled.then_some(stream.max_request_body_size);
+    let has_emulation = config.sse.enabled || config.http_stream.enabled;
+    let api = &config.http_api;
+    Transports {
+        websocket: !config.websocket.disabled,
+        sse: body(&config.sse),
+        http_stream: body(&config.http_stream),
+        uni_websocket: config.uni_websocket.enabled,
+        uni_sse: body(&config.uni_sse),
+        uni_http_stream: body(&config.uni_http_stream),
+        emulation: has_emulation.then_some(config.emulation.max_request_body_size),
+        api: (api.external && !api.disabled).then_some(API_BODY_BYTES_MAX),
     }
 }
 

@@ -7,16 +7,24 @@
 //! - Every confirmed subscriber's cursor is within `tail..=head`; `lagging` counts those below
 //!   `head`. Nothing is retained when nobody lags.
 //! - Cursors stand between frames: a subscriber takes all that is pending or nothing.
+//! - In a channel with history `position` is the place of the last publication before `head`:
+//!   whoever's cursor is at the head has seen everything up to it.
+//! - Who waits (`waiting` for the channel, `recovering` for an answer of its own) has its cursor
+//!   at `UNCONFIRMED`, and nobody else.
+//! - In a log of deltas a subscriber gets its first publication whole: it is `baseless` until one
+//!   that came with its whole form is put aside for it in `firsts`, where it stays until taken.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use flux_runtime::log::LogSlice;
+use foldhash::fast::RandomState;
+use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
-use super::{Slot, Variant};
+use super::{Slot, StreamPosition, Variant};
 
-/// Cursor of a subscriber whose channel the engine has not confirmed yet. It is beyond every
+/// Cursor of a subscriber whom the engine has not confirmed yet. It is beyond every
 /// position, so that it never has anything pending.
 pub(super) const UNCONFIRMED: u64 = u64::MAX;
 
@@ -35,6 +43,26 @@ pub(super) struct Waiter {
     pub(super) command: u32,
 }
 
+/// What few channels need.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    /// Who waits for what it has missed, and the command that asked.
+    pub(super) recovering: HashMap<Slot, u32, RandomState>,
+    /// Who has not had a whole publication yet, where there are deltas.
+    pub(super) baseless: HashSet<Slot, RandomState>,
+    /// The first publication of some of those who lag, in whole.
+    pub(super) firsts: HashMap<Slot, First, RandomState>,
+}
+
+/// A publication that one subscriber gets in whole in place of the delta in the log.
+#[derive(Debug, Clone)]
+pub(super) struct First {
+    /// Where the delta stands in the log.
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) full: LogSlice,
+}
+
 #[derive(Debug)]
 struct Run {
     start: u64,
@@ -49,6 +77,9 @@ pub(super) struct Channel {
     pub(super) subscribers: SmallVec<[Subscriber; 2]>,
     /// Who waits for the engine's word; `None` once it has confirmed.
     pub(super) waiting: Option<Vec<Waiter>>,
+    /// Where the head is in the channel's history; none where it has none, or is not confirmed.
+    pub(super) position: Option<StreamPosition>,
+    pub(super) rare: Option<Box<Rare>>,
     /// Subscribers with something pending.
     pub(super) lagging: u32,
     /// Whether something arrived since the last round.
@@ -71,6 +102,8 @@ impl Channel {
             variant,
             subscribers: SmallVec::new(),
             waiting: Some(Vec::new()),
+            position: None,
+            rare: None,
             lagging: 0,
             has_advanced: false,
             rounded: 0,
@@ -82,6 +115,90 @@ impl Channel {
 
     pub(super) fn is_confirmed(&self) -> bool {
         self.waiting.is_none()
+    }
+
+    /// Whether the subscriber waits for an answer of its own.
+    pub(super) fn is_recovering(&self, slot: Slot) -> bool {
+        let rare = self.rare.as_ref();
+        rare.is_some_and(|rare| rare.recovering.contains_key(&slot))
+    }
+
+    /// How many wait for an answer of their own.
+    pub(super) fn recovering_count(&self) -> usize {
+        self.rare.as_ref().map_or(0, |rare| rare.recovering.len())
+    }
+
+    /// The subscriber waits for what it has missed.
+    pub(super) fn recover(&mut self, slot: Slot, command: u32) {
+        let rare = self.rare.get_or_insert_default();
+        rare.recovering.insert(slot, command);
+    }
+
+    /// Ends the subscriber's wait, if `command` is what it waits with.
+    pub(super) fn take_recovering(&mut self, slot: Slot, command: u32) -> bool {
+        let Some(rare) = &mut self.rare else {
+            return false;
+        };
+        let is_its = rare.recovering.get(&slot) == Some(&command);
+        if is_its {
+            rare.recovering.remove(&slot);
+            self.drop_empty_rare();
+        }
+        is_its
+    }
+
+    /// The subscriber gets what is published from now on.
+    pub(super) fn begin(&mut self, slot: Slot) {
+        if self.variant.delta {
+            self.rare.get_or_insert_default().baseless.insert(slot);
+        }
+    }
+
+    /// A delta that stands from `start` to `end` comes with its whole form: that is put aside for
+    /// everybody who has not had one.
+    pub(super) fn put_aside(&mut self, start: u64, end: u64, full: &LogSlice) {
+        if let Some(rare) = &mut self.rare {
+            for slot in rare.baseless.drain() {
+                let full = full.clone();
+                rare.firsts.insert(slot, First { start, end, full });
+            }
+            self.drop_empty_rare();
+        }
+    }
+
+    /// The first publication that is put aside for a subscriber.
+    pub(super) fn first_of(&self, slot: Slot) -> Option<&First> {
+        self.rare.as_ref()?.firsts.get(&slot)
+    }
+
+    /// Forgets what was put aside for a subscriber, who has taken it or will not.
+    pub(super) fn forget_first(&mut self, slot: Slot) {
+        if let Some(rare) = &mut self.rare
+            && rare.firsts.remove(&slot).is_some()
+        {
+            self.drop_empty_rare();
+        }
+    }
+
+    /// Forgets a subscriber who is gone.
+    pub(super) fn forget(&mut self, slot: Slot) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.retain(|waiter| waiter.slot != slot);
+        }
+        if let Some(rare) = &mut self.rare {
+            rare.recovering.remove(&slot);
+            rare.baseless.remove(&slot);
+            rare.firsts.remove(&slot);
+            self.drop_empty_rare();
+        }
+    }
+
+    fn drop_empty_rare(&mut self) {
+        if self.rare.as_ref().is_some_and(|rare| {
+            rare.recovering.is_empty() && rare.baseless.is_empty() && rare.firsts.is_empty()
+        }) {
+            self.rare = None;
+        }
     }
 
     pub(super) fn tail(&self) -> u64 {
@@ -128,17 +245,21 @@ impl Channel {
         self.trim_at = ((head - slowest) * 2).max(TRIM_BYTES_MIN);
     }
 
-    /// Hands out everything from `cursor` to the head, run by run.
-    pub(super) fn pending(&self, cursor: u64, mut take: impl FnMut(LogSlice)) {
-        debug_assert!(cursor >= self.tail);
+    /// Hands out everything from `from` up to `to`, run by run.
+    pub(super) fn pending(&self, from: u64, to: u64, mut take: impl FnMut(LogSlice)) {
+        debug_assert!(from >= self.tail);
         let first = self
             .retained
-            .partition_point(|run| run.start + run.slice.len() as u64 <= cursor);
+            .partition_point(|run| run.start + run.slice.len() as u64 <= from);
         for run in self.retained.range(first..) {
-            let skip = cursor.saturating_sub(run.start) as usize;
-            take(match skip {
-                0 => run.slice.clone(),
-                _ => run.slice.slice(skip, run.slice.len()),
+            if run.start >= to {
+                break;
+            }
+            let len = run.slice.len() as u64;
+            let (skip, end) = (from.saturating_sub(run.start), len.min(to - run.start));
+            take(match (skip, end == len) {
+                (0, true) => run.slice.clone(),
+                _ => run.slice.slice(skip as usize, end as usize),
             });
         }
     }
@@ -154,6 +275,16 @@ impl Channel {
         assert_eq!(at, head, "{}: retained bytes end below head", self.name);
         if self.lagging == 0 {
             assert_eq!(self.tail, head, "{}: retained for nobody", self.name);
+        }
+        if let Some(rare) = &self.rare {
+            for first in rare.firsts.values() {
+                assert!(self.variant.delta, "{}: whole forms", self.name);
+                assert!(
+                    first.start >= self.tail && first.start < first.end && first.end <= head,
+                    "{}: a whole form of what is not retained",
+                    self.name
+                );
+            }
         }
         assert!(
             !self.subscribers.is_empty(),

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use flux_runtime::log::LogSlice;
 
-use super::channel::UNCONFIRMED;
+use super::channel::{First, UNCONFIRMED};
 use super::subscriptions::{Connection, Subscriptions};
 use super::{ChannelKey, Slot};
 
@@ -107,6 +107,22 @@ impl Subscriptions {
         Some(slot)
     }
 
+    /// Begins a send of `control` alone: what is pending stays so until it may be sent.
+    pub fn send_alone(&mut self, slot: Slot, now: Instant, control: &[u8]) -> Gathered {
+        let now_ms = self.ms(now);
+        let Some(connection) = self.connections.get_mut(slot as usize) else {
+            return Gathered::Nothing;
+        };
+        debug_assert_eq!(connection.progress_ms, 0, "one send at a time");
+        if control.is_empty() {
+            return Gathered::Nothing;
+        }
+        connection.progress_ms = now_ms.wrapping_add(1).max(1);
+        Gathered::Send {
+            bytes: control.len() as u64,
+        }
+    }
+
     /// Collects what the connection in `slot` is to be sent: first `control` (replies, in which a
     /// subscribe reply stands before the first publication of its channel), then everything
     /// pending of each channel. A single range is sent from where it lies; several small ones are
@@ -139,8 +155,10 @@ impl Subscriptions {
         }
         let is_copied = pending_bytes <= COPY_BYTES_MAX && (ranges > 1 || control_len > 0);
         connection.progress_ms = now_ms.wrapping_add(1).max(1);
+        let mut bytes = control_len;
         if ranges > 0 {
             self.hand_out(slot, |slice| {
+                bytes += slice.len() as u64;
                 if is_copied {
                     control.extend_from_slice(slice.as_bytes());
                 } else {
@@ -149,9 +167,7 @@ impl Subscriptions {
             });
         }
         self.check_invariants();
-        Gathered::Send {
-            bytes: pending_bytes + control_len,
-        }
+        Gathered::Send { bytes }
     }
 
     /// Copies everything pending of the connection in `slot` behind `out`, whether or not a send is
@@ -174,7 +190,15 @@ impl Subscriptions {
             let Some(found) = self.places[entry.channel as usize].channel.as_mut() else {
                 continue;
             };
-            found.pending(entry.cursor, &mut take);
+            match found.first_of(slot).cloned() {
+                None => found.pending(entry.cursor, head, &mut take),
+                Some(First { start, end, full }) => {
+                    found.pending(entry.cursor, start, &mut take);
+                    take(full);
+                    found.pending(end, head, &mut take);
+                    found.forget_first(slot);
+                }
+            }
             entry.cursor = head;
             found.lagging -= 1;
             if found.lagging == 0 {
@@ -295,6 +319,7 @@ impl Subscriptions {
             }
             entry.cursor = head;
             if let Some(found) = self.places[entry.channel as usize].channel.as_mut() {
+                found.forget_first(slot);
                 found.lagging -= 1;
                 if found.lagging == 0 {
                     found.trim(head, head);

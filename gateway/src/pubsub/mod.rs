@@ -33,7 +33,7 @@ pub use position::{Epoch, KnownEpoch, StreamPosition};
 pub use publication::{Message, MessageKind, MessageRef, OwnedClientInfo};
 pub use sequencer::{Delivered, Interest, Sequencer};
 pub use subscriptions::{
-    Released, Stats, Subscribed, Subscriptions, SubscriptionsConfig, Unsubscribed,
+    Appended, Released, Stats, Subscribed, Subscriptions, SubscriptionsConfig, Unsubscribed,
 };
 pub use wire::{Frame, Framing, Variant, Wire};
 

@@ -107,10 +107,10 @@ impl World {
         let at = &mut self.shards[shard];
         match at
             .subscriptions
-            .subscribe(slot, &name, variant, channel as u32)
+            .subscribe(slot, &name, variant, channel as u32, false)
         {
-            Subscribed::Active => self.replied(shard, slot, channel),
-            Subscribed::Waiting => {}
+            Subscribed::Active { .. } => self.replied(shard, slot, channel),
+            Subscribed::Waiting | Subscribed::Recovering { .. } => {}
             Subscribed::First { key, name } => {
                 at.outgoing
                     .push_back(Request::Join(name, variant, shard as ShardIndex, key));
@@ -232,11 +232,14 @@ impl World {
             }
             match at.mail.pop_front() {
                 None => break,
-                Some(Mail::Delivery(key, slice)) => at.subscriptions.append(key, &slice),
+                Some(Mail::Delivery(key, slice)) => {
+                    let appended = at.subscriptions.append(key, &slice, None, 0);
+                    assert_eq!(appended, Appended::Taken);
+                }
                 Some(Mail::Confirmed(key)) => {
                     let mut told = Vec::new();
                     at.subscriptions
-                        .confirm(key, &mut |slot, command| told.push((slot, command)));
+                        .confirm(key, None, &mut |slot, command| told.push((slot, command)));
                     for (slot, command) in told {
                         self.replied(shard, slot, command as usize);
                     }

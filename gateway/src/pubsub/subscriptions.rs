@@ -23,7 +23,7 @@ use smallvec::SmallVec;
 
 use super::channel::{Channel, Subscriber, UNCONFIRMED, Waiter};
 use super::fanout::SlowReason;
-use super::{ChannelKey, Slot, Variant};
+use super::{ChannelKey, Slot, StreamPosition, Variant};
 
 /// Bounds of what a connection may lag.
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +88,10 @@ pub struct Stats {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subscribed {
     /// In effect: everything that arrives from now on is delivered.
-    Active,
+    Active {
+        /// Where the subscriber begins in the channel's history, where it has one.
+        position: Option<StreamPosition>,
+    },
     /// In effect once the engine has confirmed the channel, which it was already asked for.
     Waiting,
     /// As `Waiting`, and the engine must be asked now: it is the first subscription.
@@ -98,8 +101,27 @@ pub enum Subscribed {
         /// The channel's name, shared.
         name: Arc<str>,
     },
+    /// In effect once the engine has told what the subscriber has missed, which it must be asked
+    /// for now; the channel was asked for already.
+    Recovering {
+        /// What the engine knows the channel by.
+        key: ChannelKey,
+        /// The channel's name, shared.
+        name: Arc<str>,
+    },
     /// The connection has a subscription to this channel (in effect or waiting).
     Duplicate,
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Appended {
+    /// It is sent in the next round, or nobody is there any more to whom it could be.
+    Taken,
+    /// Publications before it are missing: nobody may get it, and [`Subscriptions::lose`] must
+    /// follow.
+    Gap,
 }
 
 /// Answer to [`Subscriptions::unsubscribe`].
@@ -200,13 +222,15 @@ impl Subscriptions {
     }
 
     /// Subscribes the connection in `slot`. `command` comes back from [`Self::confirm`] or
-    /// [`Self::refuse`] when the answer is `Waiting` or `First`.
+    /// [`Self::refuse`] when the answer is `Waiting` or `First`. A subscriber that `recovers` is
+    /// not confirmed with its channel, but by [`Self::recovered`], for which it names `command`.
     pub fn subscribe(
         &mut self,
         slot: Slot,
         channel: &str,
         variant: Variant,
         command: u32,
+        recovers: bool,
     ) -> Subscribed {
         if self.is_subscribed(slot, channel) {
             return Subscribed::Duplicate;
@@ -221,10 +245,12 @@ impl Subscriptions {
         }
         let head = self.heads[index as usize];
         let generation = self.places[index as usize].generation;
+        let key = ChannelKey { index, generation };
         let found = self.places[index as usize]
             .channel
             .as_mut()
             .expect("a channel just found is in its place");
+        let is_active = found.is_confirmed() && !recovers;
         let entries = &mut self.connections[slot as usize].entries;
         found.subscribers.push(Subscriber {
             slot,
@@ -233,26 +259,26 @@ impl Subscriptions {
         entries.push(Entry {
             channel: index,
             place: found.subscribers.len() as u32 - 1,
-            cursor: if found.is_confirmed() {
-                head
-            } else {
-                UNCONFIRMED
-            },
+            cursor: if is_active { head } else { UNCONFIRMED },
         });
         self.stats.subscriptions += 1;
-        let answer = match &mut found.waiting {
-            None => Subscribed::Active,
-            Some(waiting) => {
-                waiting.push(Waiter { slot, command });
-                if is_new {
-                    Subscribed::First {
-                        key: ChannelKey { index, generation },
-                        name: Arc::clone(&found.name),
-                    }
-                } else {
-                    Subscribed::Waiting
-                }
-            }
+        let name = Arc::clone(&found.name);
+        if recovers {
+            found.recover(slot, command);
+        } else if let Some(waiting) = &mut found.waiting {
+            waiting.push(Waiter { slot, command });
+        } else {
+            found.begin(slot);
+        }
+        let answer = if is_new {
+            Subscribed::First { key, name }
+        } else if recovers {
+            Subscribed::Recovering { key, name }
+        } else if is_active {
+            let position = found.position;
+            Subscribed::Active { position }
+        } else {
+            Subscribed::Waiting
         };
         self.check_invariants();
         answer
@@ -269,34 +295,70 @@ impl Subscriptions {
         Unsubscribed::Left(released)
     }
 
-    /// The engine delivers the channel from now on. `confirmed` gets slot and command of everybody
-    /// who waited. A late word about an earlier channel in the same place changes nothing.
-    pub fn confirm(&mut self, key: ChannelKey, confirmed: &mut impl FnMut(Slot, u32)) {
-        let Some(waiting) = self.channel_mut(key).and_then(|found| found.waiting.take()) else {
+    /// The engine delivers the channel from now on, where `position` is the newest of its history.
+    /// `confirmed` gets slot and command of everybody who waited for that. A late word about an
+    /// earlier channel in the same place changes nothing.
+    pub fn confirm(
+        &mut self,
+        key: ChannelKey,
+        position: Option<StreamPosition>,
+        confirmed: &mut impl FnMut(Slot, u32),
+    ) {
+        let head = self.heads.get(key.index as usize).copied();
+        let Some(found) = self.channel_mut(key) else {
             return;
         };
-        let head = self.heads[key.index as usize];
-        let Some(found) = self.places[key.index as usize].channel.as_ref() else {
+        let Some(waiting) = found.waiting.take() else {
             return;
         };
-        for subscriber in &found.subscribers {
-            let entry = subscriber.entry as usize;
-            self.connections[subscriber.slot as usize].entries[entry].cursor = head;
+        found.position = position;
+        for waiter in &waiting {
+            found.begin(waiter.slot);
         }
-        for waiter in waiting.iter() {
+        for waiter in waiting {
+            if let Some(at) = self.entry_in(waiter.slot, key.index) {
+                let entries = &mut self.connections[waiter.slot as usize].entries;
+                entries[at].cursor = head.unwrap_or_default();
+            }
             confirmed(waiter.slot, waiter.command);
         }
         self.check_invariants();
     }
 
+    /// The engine has told what a subscriber missed up to what it has delivered here: what comes
+    /// from now on is the subscriber's too. False when it does not wait for that any more.
+    pub fn recovered(&mut self, key: ChannelKey, slot: Slot, command: u32) -> bool {
+        let head = self.heads.get(key.index as usize).copied();
+        let Some(found) = self.channel_mut(key) else {
+            return false;
+        };
+        if !found.is_confirmed() || !found.take_recovering(slot, command) {
+            return false;
+        }
+        found.begin(slot);
+        if let Some(at) = self.entry_in(slot, key.index) {
+            let entries = &mut self.connections[slot as usize].entries;
+            entries[at].cursor = head.unwrap_or_default();
+        }
+        self.check_invariants();
+        true
+    }
+
     /// The engine will not deliver the channel: everybody who waited is told, and it is gone.
     pub fn refuse(&mut self, key: ChannelKey, refused: &mut impl FnMut(Slot, u32)) {
-        let Some(waiting) = self.channel_mut(key).and_then(|found| found.waiting.take()) else {
+        let Some(found) = self.channel_mut(key) else {
             return;
         };
+        let Some(waiting) = found.waiting.take() else {
+            return;
+        };
+        let rare = found.rare.take();
         self.drop_channel(key, &mut |_| {});
-        for waiter in waiting.iter() {
+        for waiter in waiting {
             refused(waiter.slot, waiter.command);
+        }
+        for (slot, command) in rare.into_iter().flat_map(|rare| rare.recovering) {
+            refused(slot, command);
         }
         self.check_invariants();
     }
@@ -312,31 +374,60 @@ impl Subscriptions {
         Some(name)
     }
 
-    /// Takes what the engine delivered. It is sent in the next round.
-    pub fn append(&mut self, key: ChannelKey, slice: &LogSlice) {
+    /// Takes what the engine delivered. `full`: the whole message, where `slice` is a delta.
+    /// `offset`: its place in the channel's history, 0 for what has none.
+    pub fn append(
+        &mut self,
+        key: ChannelKey,
+        slice: &LogSlice,
+        full: Option<&LogSlice>,
+        offset: u64,
+    ) -> Appended {
         let lag_bytes_max = self.config.lag_bytes_max;
         let index = key.index as usize;
         let head = self.heads.get(index).copied().unwrap_or_default();
         let Some(found) = self.channel_mut(key).filter(|found| found.is_confirmed()) else {
             self.stats.late += 1;
-            return;
+            return Appended::Taken;
         };
-        if slice.is_empty() {
-            return;
+        if let Some(position) = found.position.as_mut().filter(|_| offset > 0) {
+            match offset {
+                offset if offset == position.offset + 1 => position.offset = offset,
+                offset if offset <= position.offset => {
+                    self.stats.late += 1;
+                    return Appended::Taken;
+                }
+                _ => return Appended::Gap,
+            }
         }
-        found.append(head, slice);
-        found.lagging = found.subscribers.len() as u32;
-        let head = head + slice.len() as u64;
+        if slice.is_empty() {
+            return Appended::Taken;
+        }
+        let (start, head) = (head, head + slice.len() as u64);
+        let subscribers = found.subscribers.len() - found.recovering_count();
+        if subscribers == 0 {
+            // Everybody who is here gets it with the answer that is waited for.
+            found.trim(head, head);
+            found.rounded = head;
+            self.heads[index] = head;
+            self.stats.publications += 1;
+            self.check_invariants();
+            return Appended::Taken;
+        }
+        found.append(start, slice);
+        if let Some(full) = full {
+            found.put_aside(start, head, full);
+        }
+        found.lagging = subscribers as u32;
         let is_first = !std::mem::replace(&mut found.has_advanced, true);
         // Much of one channel in one turn: send before more is taken, else those who keep up
         // would be judged by what they had no chance to take.
         let is_urgent = head - found.rounded > lag_bytes_max / 4;
         let wants_trim = found.wants_trim(head) || head - found.tail() > lag_bytes_max;
-        let subscribers = found.subscribers.len() as u64;
         self.heads[index] = head;
         self.is_urgent |= is_urgent;
         self.stats.publications += 1;
-        self.stats.deliveries += subscribers;
+        self.stats.deliveries += subscribers as u64;
         if is_first {
             self.advanced.push(key.index);
         }
@@ -344,6 +435,33 @@ impl Subscriptions {
             self.trim(key.index, slice.len() as u64);
         }
         self.check_invariants();
+        Appended::Taken
+    }
+
+    /// Where the channel is in its history, as far as this shard has heard.
+    pub fn position(&self, key: ChannelKey) -> Option<StreamPosition> {
+        let place = self.places.get(key.index as usize)?;
+        let found = place.channel.as_ref()?;
+        found
+            .position
+            .filter(|_| place.generation == key.generation)
+    }
+
+    /// Channels from place `from` on, at most `count` places: names and subscribers, whatever the
+    /// variant. Returns the place to go on from; `None` at the end.
+    pub fn list(
+        &self,
+        from: usize,
+        count: usize,
+        found: &mut impl FnMut(&Arc<str>, usize),
+    ) -> Option<usize> {
+        let end = self.places.len().min(from + count);
+        for place in self.places.get(from..end)? {
+            if let Some(channel) = &place.channel {
+                found(&channel.name, channel.subscribers.len());
+            }
+        }
+        (end < self.places.len()).then_some(end)
     }
 
     /// Whether the connection has a subscription to `channel`, in effect or waiting.
@@ -371,6 +489,13 @@ impl Subscriptions {
         let place = self.places.get(key.index as usize)?;
         let found = place.channel.as_ref()?;
         (place.generation == key.generation).then_some(&found.name)
+    }
+
+    /// Name and variant of a channel; `None` when it is gone.
+    pub fn names(&self, key: ChannelKey) -> Option<(Arc<str>, Variant)> {
+        let place = self.places.get(key.index as usize)?;
+        let found = place.channel.as_ref()?;
+        (place.generation == key.generation).then(|| (Arc::clone(&found.name), found.variant))
     }
 
     /// How many connections on this shard are subscribed to `channel`.

@@ -35,6 +35,12 @@ impl Subscriptions {
         })
     }
 
+    /// Place of the connection's entry for the channel in place `index`.
+    pub(super) fn entry_in(&self, slot: Slot, index: u32) -> Option<usize> {
+        let entries = &self.connection(slot)?.entries;
+        entries.iter().position(|entry| entry.channel == index)
+    }
+
     /// All variants of the channel with this name.
     pub(super) fn variants_of(&self, channel: &str) -> impl Iterator<Item = (u32, &Channel)> {
         let hash = self.hasher.hash_one(channel);
@@ -84,9 +90,7 @@ impl Subscriptions {
         let index = entry.channel as usize;
         let head = self.heads[index];
         let found = self.places[index].channel.as_mut()?;
-        if let Some(waiting) = &mut found.waiting {
-            waiting.retain(|waiter| waiter.slot != slot);
-        }
+        found.forget(slot);
         found.subscribers.swap_remove(entry.place as usize);
         if let Some(moved) = found.subscribers.get(entry.place as usize) {
             self.connections[moved.slot as usize].entries[moved.entry as usize].place = entry.place;
@@ -189,11 +193,14 @@ impl Subscriptions {
                 found.name
             );
             let mut lagging = 0;
+            let mut recovering = 0;
             for (place, subscriber) in found.subscribers.iter().enumerate() {
                 let connection = &self.connections[subscriber.slot as usize];
                 let entry = connection.entries[subscriber.entry as usize];
                 assert_eq!((entry.channel, entry.place), (index as u32, place as u32));
-                if found.is_confirmed() {
+                let waits = found.is_recovering(subscriber.slot);
+                recovering += usize::from(waits);
+                if found.is_confirmed() && !waits {
                     assert!(entry.cursor >= found.tail() && entry.cursor <= head);
                     lagging += u32::from(entry.cursor < head);
                 } else {
@@ -201,6 +208,12 @@ impl Subscriptions {
                 }
             }
             assert_eq!(lagging, found.lagging, "{}: lagging", found.name);
+            assert_eq!(
+                recovering,
+                found.recovering_count(),
+                "{}: who recovers subscribes",
+                found.name
+            );
         }
         let mut ready = 0;
         for (slot, connection) in self.connections.iter().enumerate() {

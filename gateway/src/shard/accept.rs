@@ -10,6 +10,7 @@ use socket2::{SockRef, Socket};
 
 use crate::http::{HEAD_TIME_MAX, HeadScan, Rejection};
 use crate::limits::LINGER_MAX;
+use crate::pubsub::Wire;
 use crate::websocket::Decoder;
 
 use super::Shard;
@@ -61,6 +62,8 @@ impl Shard {
             out: Vec::new(),
             decoder: Decoder::new(),
             phase,
+            wire: Wire::default(),
+            secret: None,
             directory_key: None,
             is_sending: false,
             is_paused: false,

@@ -5,16 +5,43 @@ use std::time::{Duration, Instant};
 use flux_runtime::ring::{Key, NetRing, Shutdown};
 use socket2::SockRef;
 
+use crate::http::stream_end_into;
 use crate::limits::{CLOSE_WAIT_MAX, LINGER_MAX};
-use crate::protocol::Disconnect;
-use crate::pubsub::{Slot, SlowReason};
+use crate::protocol::{Disconnect, Push};
+use crate::pubsub::{Framing, Slot, SlowReason};
 use crate::websocket::{CloseCode, Event, close_frame_into, close_reply_into};
 
 use super::Shard;
 use super::connection::{Closing, Phase, slot};
+use super::core::At;
 use super::counters::Ended;
 
 impl Shard {
+    /// Tells the client why, in its transport's way, and ends the connection: a WebSocket gets a
+    /// close frame, whose echo is waited for; a stream gets a push and its end.
+    pub(super) fn disconnect(
+        &mut self,
+        ring: &mut NetRing,
+        key: Key,
+        disconnect: Disconnect<'_>,
+        ended: Ended,
+        now: Instant,
+    ) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let wire = connection.wire;
+        if wire.transport == Framing::WebSocket {
+            let code = CloseCode::new(disconnect.code).unwrap_or(CloseCode::INTERNAL_ERROR);
+            return self.close_with_code(ring, key, code, disconnect.reason, ended, now);
+        }
+        let mut push = Vec::new();
+        wire.push(&mut push, &Push::Disconnect(disconnect));
+        wire.frame_into(&mut connection.out, &push);
+        stream_end_into(&mut connection.out);
+        self.begin_closing(ring, key, false, CLOSE_WAIT_MAX, ended, now);
+    }
+
     /// Sends a close frame and waits for the client's.
     pub(super) fn close_with_code(
         &mut self,
@@ -93,15 +120,17 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
+        let at = At {
+            key,
+            wire: connection.wire,
+        };
         if let Phase::Session(session) = &mut connection.phase {
-            session.on_gone(&mut |effect| core.effect(key, effect));
+            session.on_gone(&mut |effect| core.effect(at, effect));
             // Nobody is there any more who could be disconnected.
             core.disconnected = None;
         }
         if matches!(connection.phase, Phase::Session(_) | Phase::Echo) {
-            core.counters
-                .clients
-                .set(core.counters.clients.get().saturating_sub(1));
+            core.counters.client_left();
         }
         if let Some(directory_key) = connection.directory_key.take() {
             core.shared.directory.remove(directory_key);
@@ -181,8 +210,7 @@ impl Shard {
         tracing::debug!(shard = self.index, ?reason, "a slow consumer is closed");
         // What waits in `out` would only delay the word.
         connection.out.clear();
-        let code = CloseCode::new(Disconnect::SLOW.code).unwrap_or(CloseCode::POLICY_VIOLATION);
-        self.close_with_code(ring, key, code, Disconnect::SLOW.reason, Ended::Slow, now);
+        self.disconnect(ring, key, Disconnect::SLOW, Ended::Slow, now);
     }
 
     /// Closes up to `count` clients, chosen at random, with the code that makes them reconnect.
@@ -205,19 +233,10 @@ impl Shard {
                     self.core
                         .subscriptions
                         .take_pending(slot(key), &mut connection.out);
-                    let code =
-                        CloseCode::new(Disconnect::SHUTDOWN.code).unwrap_or(CloseCode::GOING_AWAY);
-                    self.close_with_code(
-                        ring,
-                        key,
-                        code,
-                        Disconnect::SHUTDOWN.reason,
-                        Ended::Drained,
-                        now,
-                    );
+                    self.disconnect(ring, key, Disconnect::SHUTDOWN, Ended::Drained, now);
                     closed += 1;
                 }
-                Phase::Head(_) | Phase::Closing(_) => {}
+                Phase::Head(_) | Phase::Body(_) | Phase::Answering(_) | Phase::Closing(_) => {}
             }
         }
     }

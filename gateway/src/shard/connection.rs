@@ -8,8 +8,8 @@ use flux_runtime::ring::{Key, RecvHandle};
 use flux_runtime::wheel::TimerKey;
 use slab::Slab;
 
-use crate::http::HeadScan;
-use crate::pubsub::Slot;
+use crate::http::{Body, Cors, HeadScan, Purpose};
+use crate::pubsub::{Slot, Wire};
 use crate::session::Session;
 use crate::websocket::Decoder;
 
@@ -26,6 +26,10 @@ pub(super) struct Connection {
     pub(super) out: Vec<u8>,
     pub(super) decoder: Decoder,
     pub(super) phase: Phase,
+    /// How what is said to its client looks; chosen when it becomes one.
+    pub(super) wire: Wire,
+    /// What `/emulation` must show to speak for its session; for transports without a way in.
+    pub(super) secret: Option<Box<u128>>,
     /// Its entry in the node's directory of clients, once it has a client id.
     pub(super) directory_key: Option<usize>,
     /// Whether a send is in flight.
@@ -40,6 +44,10 @@ pub(super) struct Connection {
 pub(super) enum Phase {
     /// Its request head comes in.
     Head(Box<Head>),
+    /// Its request body comes in.
+    Body(Box<BodyIn>),
+    /// The control plane answers its request.
+    Answering(Box<Answering>),
     /// A client of the protocol.
     Session(Session),
     /// `/echo`.
@@ -56,6 +64,21 @@ pub(super) struct Head {
     /// Whether a PROXY header may still stand first.
     pub(super) may_have_proxy_header: bool,
     pub(super) peer: IpAddr,
+    pub(super) deadline: Instant,
+}
+
+/// A request body on its way in.
+pub(super) struct BodyIn {
+    pub(super) body: Body,
+    pub(super) purpose: Purpose,
+    pub(super) cors: Cors,
+    pub(super) peer: IpAddr,
+    pub(super) deadline: Instant,
+}
+
+/// A request that the control plane has been given.
+pub(super) struct Answering {
+    pub(super) cors: Cors,
     pub(super) deadline: Instant,
 }
 

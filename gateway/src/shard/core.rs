@@ -4,20 +4,27 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use flux_runtime::ring::Key;
-use flux_runtime::wheel::TimerWheel;
+use flux_runtime::wheel::{TimerKey, TimerWheel};
 
 use crate::engine::{Asker, Engine, PublishOptions};
-use crate::protocol::{ErrorCode, Tags};
-use crate::pubsub::{MessageRef, Released, Subscribed, Subscriptions, Unsubscribed, Variant};
+use crate::protocol::{Disconnect, ErrorCode, Tags, WireFormat};
+use crate::pubsub::{MessageRef, Released, Subscribed, Subscriptions, Unsubscribed, Variant, Wire};
 use crate::session::{Effect, Session, SessionConfig};
-use crate::websocket::{self, Opcode};
 
 use super::Shared;
 use super::buffers::Spares;
 use super::connection::slot;
 use super::counters::Counters;
+
+/// A session's place, and how its client is spoken to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At {
+    pub(super) key: Key,
+    pub(super) wire: Wire,
+}
 
 /// Why a session asks for its connection to be closed.
 #[derive(Debug)]
@@ -74,9 +81,10 @@ impl Core {
     /// once, and frames what it has to say into `out`.
     pub(super) fn drive(
         &mut self,
-        key: Key,
+        at: At,
         session: &mut Session,
         out: &mut Vec<u8>,
+        _now: Instant,
         step: impl FnOnce(&mut Session, &mut Vec<u8>, &mut Core),
     ) {
         let mut replies = std::mem::take(&mut self.replies);
@@ -88,29 +96,52 @@ impl Core {
                 result,
             } = answer;
             session.on_subscribed(&channel, id, result, &mut replies, &mut |effect| {
-                self.effect(key, effect);
+                self.effect(at, effect);
             });
         }
-        if !replies.is_empty() {
-            websocket::frame_into(out, Opcode::Text, &replies);
-            replies.clear();
-        }
+        at.wire.frame_into(out, &replies);
+        replies.clear();
         self.replies = replies;
     }
 
-    /// Carries out one effect of the session behind `key`.
-    pub(super) fn effect(&mut self, key: Key, effect: Effect<'_>) {
+    /// Gives a session a WebSocket message of commands. Text messages carry JSON, binary ones
+    /// Protobuf; what the session's format is not is refused with 3501.
+    pub(super) fn take_message(
+        &mut self,
+        at: At,
+        session: &mut Session,
+        out: &mut Vec<u8>,
+        format: WireFormat,
+        message: &[u8],
+        now: Instant,
+    ) {
+        if self.disconnected.is_some() {
+            return;
+        }
+        self.drive(at, session, out, now, |session, replies, core| {
+            if at.wire.format == format {
+                session.on_message(message, now, replies, &mut |effect| core.effect(at, effect));
+            } else {
+                session.disconnect(Disconnect::BAD_REQUEST, &mut |effect| {
+                    core.effect(at, effect);
+                });
+            }
+        });
+    }
+
+    /// Carries out one effect of the session at `at`.
+    pub(super) fn effect(&mut self, at: At, effect: Effect<'_>) {
         match effect {
             Effect::Subscribe {
                 id,
                 channel,
                 join_leave,
             } => {
-                self.subscribe(key, id, channel, join_leave);
+                self.subscribe(at, id, channel, join_leave);
             }
             Effect::Unsubscribe { channel } => {
                 if let Unsubscribed::Left(Some(released)) =
-                    self.subscriptions.unsubscribe(slot(key), channel)
+                    self.subscriptions.unsubscribe(slot(at.key), channel)
                 {
                     unsubscribe(&mut self.engine, &released);
                 }
@@ -122,7 +153,7 @@ impl Core {
                 info,
             } => {
                 let asker = Some(Asker {
-                    connection: key.0,
+                    connection: at.key.0,
                     command: id,
                 });
                 let message = MessageRef::Publication {
@@ -160,6 +191,22 @@ impl Core {
         }
     }
 
+    /// A timer stays armed for the earlier time when a session's deadline moves away, and is armed
+    /// again when it fires; but the first ping may be due before a newcomer's patience would have
+    /// ended.
+    pub(super) fn bring_forward(
+        &mut self,
+        timer: Option<TimerKey>,
+        was_due: Option<Instant>,
+        due: Option<Instant>,
+    ) {
+        if let (Some(timer), Some(due)) = (timer, due)
+            && was_due.is_some_and(|was_due| due < was_due)
+        {
+            self.wheel.reset(timer, due);
+        }
+    }
+
     /// Ends everything that the place of `key` is subscribed to.
     pub(super) fn release(&mut self, key: Key) {
         let engine = &mut self.engine;
@@ -167,20 +214,20 @@ impl Core {
             .close(slot(key), &mut |released| unsubscribe(engine, &released));
     }
 
-    fn subscribe(&mut self, key: Key, id: u32, channel: &str, join_leave: bool) {
-        let variant = if join_leave {
-            Variant::JSON_JOIN_LEAVE
-        } else {
-            Variant::JSON
+    fn subscribe(&mut self, at: At, id: u32, channel: &str, join_leave: bool) {
+        let variant = Variant {
+            wire: at.wire,
+            join_leave,
+            delta: false,
         };
         let result = match self
             .subscriptions
-            .subscribe(slot(key), channel, variant, id)
+            .subscribe(slot(at.key), channel, variant, id, false)
         {
-            Subscribed::Active => Ok(()),
+            Subscribed::Active { .. } => Ok(()),
             Subscribed::Duplicate => Err(ErrorCode::AlreadySubscribed),
             // The engine's word reaches everybody who waits, through the shard's mail.
-            Subscribed::Waiting => return,
+            Subscribed::Waiting | Subscribed::Recovering { .. } => return,
             Subscribed::First { key, name } => {
                 self.engine.subscribe(&name, variant, key, None);
                 return;

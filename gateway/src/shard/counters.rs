@@ -82,8 +82,12 @@ pub struct Counters {
     pub connections: Counter,
     /// Connections now that are in their last phase.
     pub closing: Counter,
-    /// Connections now that have finished their WebSocket handshake.
+    /// Clients now: connections that have finished their handshake, and streams.
     pub clients: Counter,
+    /// Requests to `/emulation` with commands for this node.
+    pub emulated: Counter,
+    /// Of these, those that named a session that is not here, or not theirs.
+    pub emulated_unknown: Counter,
     /// Connections accepted.
     pub accepted: Counter,
     /// Accepts that failed because the machine was out of something.
@@ -116,6 +120,9 @@ pub struct Counters {
     pub subscriptions: Counter,
     /// Publications times the subscribers they were for.
     pub deliveries: Counter,
+    /// Channels whose subscribers were told that they missed something, because the engine had left
+    /// it out.
+    pub gaps: Counter,
     /// Slow consumers, by bytes.
     pub slow_bytes: Counter,
     /// Slow consumers, by time.
@@ -132,4 +139,16 @@ pub struct Counters {
     pub completion_overflows: Counter,
     /// Times that the ring was entered.
     pub ring_enters: Counter,
+}
+
+impl Counters {
+    /// One client more. Only the owning shard may call this.
+    pub(super) fn client_came(&self) {
+        self.clients.set(self.clients.get() + 1);
+    }
+
+    /// One client less. Only the owning shard may call this.
+    pub(super) fn client_left(&self) {
+        self.clients.set(self.clients.get().saturating_sub(1));
+    }
 }

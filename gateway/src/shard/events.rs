@@ -8,12 +8,11 @@ use flux_runtime::ring::{Key, NetRing};
 use crate::engine::{Asker, Event};
 use crate::limits::EVENTS_A_TURN_MAX;
 use crate::protocol::{ErrorCode, Unsubscribe};
-use crate::pubsub::{ChannelKey, Slot};
+use crate::pubsub::{Appended, ChannelKey, Slot, StreamPosition};
 use crate::session::Session;
 
 use super::Shard;
-use super::connection::{Connection, Phase};
-use super::core::Core;
+use super::core::{At, Core};
 
 impl Shard {
     /// Takes what the engine has, as far as the next round can take it.
@@ -27,12 +26,23 @@ impl Shard {
                 break;
             };
             match event {
-                Event::Delivery { key, slice, .. } => self.core.subscriptions.append(key, &slice),
+                Event::Delivery {
+                    key,
+                    slice,
+                    full,
+                    offset,
+                } => {
+                    let subscriptions = &mut self.core.subscriptions;
+                    match subscriptions.append(key, &slice, full.as_ref(), offset) {
+                        Appended::Taken => {}
+                        Appended::Gap => self.on_gap(ring, key, offset, now),
+                    }
+                }
                 Event::Published { asker, result } => {
                     self.on_published(ring, asker, result.map(|_| ()), now);
                 }
                 Event::Subscribed { key, result } => {
-                    self.on_subscribed(ring, key, result.map(|_| ()), now);
+                    self.on_subscribed(ring, key, result, now);
                 }
                 Event::Lost { key } => self.on_lost(ring, key, now),
                 // No session asks for these yet.
@@ -55,7 +65,7 @@ impl Shard {
             Ok(()) => self.core.counters.published.add(1),
             Err(_) => self.core.counters.publish_failures.add(1),
         }
-        self.drive_key(
+        self.step(
             ring,
             Key(asker.connection),
             now,
@@ -69,7 +79,7 @@ impl Shard {
         &mut self,
         ring: &mut NetRing,
         key: ChannelKey,
-        result: Result<(), ErrorCode>,
+        result: Result<Option<StreamPosition>, ErrorCode>,
         now: Instant,
     ) {
         let Some(channel) = self.core.subscriptions.name(key).map(Arc::clone) else {
@@ -78,16 +88,39 @@ impl Shard {
         let mut waited: Vec<(Slot, u32)> = Vec::new();
         let mut note = |slot, command| waited.push((slot, command));
         match result {
-            Ok(()) => self.core.subscriptions.confirm(key, &mut note),
+            Ok(position) => self.core.subscriptions.confirm(key, position, &mut note),
             Err(_) => self.core.subscriptions.refuse(key, &mut note),
         }
         for (slot, command) in waited {
-            self.drive_slot(ring, slot, now, |session, replies, core, connection| {
-                session.on_subscribed(&channel, command, result, replies, &mut |effect| {
-                    core.effect(connection, effect);
-                });
+            self.step_at(ring, slot, now, |session, replies, core, at| {
+                session.on_subscribed(
+                    &channel,
+                    command,
+                    result.map(|_| ()),
+                    replies,
+                    &mut |effect| {
+                        core.effect(at, effect);
+                    },
+                );
             });
         }
+    }
+
+    /// The engine has delivered something whose predecessors are missing, against its promise. Its
+    /// subscribers must not see what stands behind the gap; they are told instead.
+    fn on_gap(&mut self, ring: &mut NetRing, key: ChannelKey, offset: u64, now: Instant) {
+        let position = self.core.subscriptions.position(key);
+        tracing::error!(
+            shard = self.index,
+            offset,
+            ?position,
+            "the engine left out publications of a channel"
+        );
+        self.core.counters.gaps.add(1);
+        if let Some((name, variant)) = self.core.subscriptions.names(key) {
+            self.core.engine.unsubscribe(&name, variant, key);
+        }
+        self.on_lost(ring, key, now);
     }
 
     /// Something of a channel was lost on its way to this shard: its subscribers are told, and
@@ -103,51 +136,28 @@ impl Shard {
         };
         tracing::warn!(shard = self.index, %channel, subscribers = ended.len(), "a channel lost publications; its subscribers are told to subscribe anew");
         for slot in ended {
-            self.drive_slot(ring, slot, now, |session, replies, core, connection| {
+            self.step_at(ring, slot, now, |session, replies, core, at| {
                 session.unsubscribe(
                     &channel,
                     Unsubscribe::INSUFFICIENT_STATE,
                     replies,
                     &mut |effect| {
-                        core.effect(connection, effect);
+                        core.effect(at, effect);
                     },
                 );
             });
         }
     }
 
-    fn drive_slot(
+    fn step_at(
         &mut self,
         ring: &mut NetRing,
         slot: Slot,
         now: Instant,
-        step: impl FnOnce(&mut Session, &mut Vec<u8>, &mut Core, Key),
+        step: impl FnOnce(&mut Session, &mut Vec<u8>, &mut Core, At),
     ) {
         if let Some((key, _)) = self.connections.at(slot) {
-            self.drive_key(ring, key, now, step);
+            self.step(ring, key, now, step);
         }
-    }
-
-    /// Lets the session behind `key` take a step, if it is still there.
-    fn drive_key(
-        &mut self,
-        ring: &mut NetRing,
-        key: Key,
-        now: Instant,
-        step: impl FnOnce(&mut Session, &mut Vec<u8>, &mut Core, Key),
-    ) {
-        let Some(Connection {
-            phase: Phase::Session(session),
-            out,
-            ..
-        }) = self.connections.get_mut(key)
-        else {
-            return;
-        };
-        self.core
-            .drive(key, session, out, |session, replies, core| {
-                step(session, replies, core, key);
-            });
-        self.after_drive(ring, key, now);
     }
 }

@@ -1,33 +1,41 @@
 //! The first bytes of a connection: PROXY header, request head, and what is answered.
 
-use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use flux_runtime::proxy_protocol::{Parse, parse_v2};
 use flux_runtime::ring::{Key, NetRing};
 
-use crate::http::{ContentType, Endpoint, Page, Plain, Progress, Rejection, Request, answer_into};
-use crate::protocol::{ClientId, WireFormat};
-use crate::session::Session;
+use crate::http::{
+    ContentType, Cors, Endpoint, Page, Plain, Post, Progress, Purpose, Rejection, Request,
+    answer_into,
+};
+use crate::protocol::WireFormat;
+use crate::pubsub::{Framing, Wire};
 
 use super::accept::rejection_index;
 use super::connection::{Connection, Phase};
 use super::counters::Ended;
-use super::{Client, Shard, Shared};
+use super::open::Opening;
+use super::{Shard, Shared};
 
 /// What the bytes so far amount to.
 enum Outcome {
     Incomplete,
     BadProxyHeader,
-    Upgrade(Endpoint),
-    Answer {
-        status: u16,
-        content_type: ContentType,
-        body: Vec<u8>,
-        head_only: bool,
+    /// The answer to the handshake stands in `out`.
+    Upgrade(Opening),
+    /// A stream, with its first commands.
+    Stream {
+        wire: Wire,
+        connect: Vec<u8>,
+        cors: Cors,
     },
-    Refuse(Rejection),
+    /// A body is to come.
+    Post(Post),
+    /// The whole answer stands in `out`.
+    Answered,
+    Refuse(Rejection, Cors),
 }
 
 impl Shard {
@@ -79,7 +87,7 @@ impl Shard {
             if let Progress::Complete { request, head_len } =
                 head.scan.advance(&bytes[begin..], policy)
             {
-                outcome = decide(&request, &self.core.shared, out);
+                outcome = decide(request, &self.core.shared, out);
                 end = begin + head_len;
             }
         }
@@ -94,25 +102,36 @@ impl Shard {
                 self.core.counters.proxy_errors.add(1);
                 self.finish(ring, key, Ended::ProtocolError);
             }
-            Outcome::Refuse(rejection) => {
-                self.core.counters.rejections[rejection_index(rejection)].add(1);
-                rejection.answer_into(out);
-                self.close_answered(ring, key, now);
-            }
-            Outcome::Answer {
-                status,
-                content_type,
-                body,
-                head_only,
-            } => {
-                answer_into(out, status, content_type, &body, head_only);
-                self.close_answered(ring, key, now);
-            }
-            Outcome::Upgrade(endpoint) => {
-                self.open(key, endpoint, peer, now);
+            Outcome::Refuse(rejection, cors) => self.refuse(ring, key, rejection, &cors, now),
+            Outcome::Answered => self.close_answered(ring, key, now),
+            Outcome::Upgrade(opening) => {
+                self.open_websocket(ring, key, opening, peer, now);
                 self.on_frame_bytes(ring, key, &mut bytes[end..], now);
             }
+            Outcome::Stream {
+                wire,
+                connect,
+                cors,
+            } => self.open_stream(ring, key, wire, &connect, &cors, peer, now),
+            Outcome::Post(post) => self.begin_body(ring, key, post, peer, &bytes[end..], now),
         }
+    }
+
+    /// Answers with a refusal, which is counted, and ends the connection.
+    pub(super) fn refuse(
+        &mut self,
+        ring: &mut NetRing,
+        key: Key,
+        rejection: Rejection,
+        cors: &Cors,
+        now: Instant,
+    ) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        self.core.counters.rejections[rejection_index(rejection)].add(1);
+        rejection.answer_for(cors, &mut connection.out);
+        self.close_answered(ring, key, now);
     }
 
     /// The request head did not come in time.
@@ -128,87 +147,73 @@ impl Shard {
             self.finish(ring, key, Ended::Stale);
             return;
         }
-        self.core.counters.rejections[rejection_index(Rejection::HeadTimeout)].add(1);
-        Rejection::HeadTimeout.answer_into(&mut connection.out);
-        self.close_answered(ring, key, now);
-    }
-
-    /// The handshake is done: the connection becomes a client.
-    fn open(&mut self, key: Key, endpoint: Endpoint, peer: IpAddr, now: Instant) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        self.core
-            .counters
-            .clients
-            .set(self.core.counters.clients.get() + 1);
-        connection.phase = match endpoint {
-            Endpoint::Echo => {
-                if let Some(timer) = connection.timer.take() {
-                    self.core.wheel.cancel(timer);
-                }
-                Phase::Echo
-            }
-            Endpoint::Centrifuge => {
-                let client = self.core.shared.directory.insert(Client {
-                    shard: self.index,
-                    connection: key,
-                    peer,
-                });
-                let id = client.map_or_else(
-                    || ClientId::from_random(fastrand::u128(..)),
-                    |(id, directory_key)| {
-                        connection.directory_key = Some(directory_key);
-                        id
-                    },
-                );
-                let config = std::rc::Rc::clone(&self.core.session_config);
-                let session = Session::new(config, WireFormat::Json, id, now);
-                if let Some(timer) = connection.timer.take() {
-                    self.core.wheel.cancel(timer);
-                }
-                connection.timer = session.deadline().map(|at| self.core.wheel.insert(at, key));
-                Phase::Session(session)
-            }
-        };
+        self.refuse(ring, key, Rejection::HeadTimeout, &Cors::default(), now);
     }
 }
 
-/// What a request amounts to; the answer to an upgrade goes into `out` at once.
-fn decide(request: &Request<'_>, shared: &Shared, out: &mut Vec<u8>) -> Outcome {
+/// What a request amounts to; an answer that is known at once goes into `out`.
+fn decide(request: Request<'_>, shared: &Shared, out: &mut Vec<u8>) -> Outcome {
+    let is_draining = shared.is_draining.load(Ordering::Relaxed);
     match request {
-        Request::Rejected(rejection) => Outcome::Refuse(*rejection),
-        Request::Upgrade(_) if shared.is_draining.load(Ordering::Relaxed) => {
-            Outcome::Refuse(Rejection::Draining)
-        }
+        Request::Rejected(rejection) => Outcome::Refuse(rejection, Cors::default()),
+        Request::Upgrade(_) if is_draining => Outcome::Refuse(Rejection::Draining, Cors::default()),
         Request::Upgrade(upgrade) => {
             upgrade.answer_into(out);
-            Outcome::Upgrade(upgrade.endpoint)
-        }
-        Request::Plain(Plain { page, head_only }) => {
-            let (status, content_type, body) = match page {
-                Page::Index => (
-                    200,
-                    ContentType::Text,
-                    concat!("Flux Gateway ", env!("CARGO_PKG_VERSION"), "\n").into(),
-                ),
-                Page::Live => (200, ContentType::Text, "live\n".into()),
-                Page::Ready => {
-                    let document = shared.readiness.document();
-                    let status = if document.ready { 200 } else { 503 };
-                    (
-                        status,
-                        ContentType::Json,
-                        serde_json::to_vec(&document).unwrap_or_default(),
+            let wire = |unidirectional| Wire {
+                format: match upgrade.is_protobuf {
+                    true => WireFormat::Protobuf,
+                    false => WireFormat::Json,
+                },
+                transport: Framing::WebSocket,
+                unidirectional,
+            };
+            Outcome::Upgrade(match upgrade.endpoint {
+                Endpoint::Echo => Opening::Echo,
+                Endpoint::Centrifuge => Opening::Session(wire(false)),
+                Endpoint::Unidirectional => {
+                    let connect = upgrade.connect.filter(|connect| !connect.is_empty());
+                    Opening::Unidirectional(
+                        wire(true),
+                        connect.map(|text| text.into_owned().into()),
                     )
                 }
-            };
-            Outcome::Answer {
-                status,
-                content_type,
-                body,
-                head_only: *head_only,
-            }
+            })
+        }
+        Request::Stream(stream) if is_draining => Outcome::Refuse(Rejection::Draining, stream.cors),
+        Request::Stream(stream) => Outcome::Stream {
+            wire: stream.wire,
+            connect: stream.connect.unwrap_or_default().into_owned().into(),
+            cors: stream.cors,
+        },
+        Request::Post(post) if is_draining && matches!(post.purpose, Purpose::Stream(_)) => {
+            Outcome::Refuse(Rejection::Draining, post.cors)
+        }
+        Request::Post(post) => Outcome::Post(post),
+        Request::Preflight(preflight) => {
+            preflight.answer_into(out);
+            Outcome::Answered
+        }
+        Request::Plain(plain) => {
+            answer_page(plain, shared, out);
+            Outcome::Answered
         }
     }
+}
+
+fn answer_page(Plain { page, head_only }: Plain, shared: &Shared, out: &mut Vec<u8>) {
+    let text = ContentType::Text;
+    let (status, content_type, body) = match page {
+        Page::Index => {
+            let name = concat!("Flux Gateway ", env!("CARGO_PKG_VERSION"), "\n");
+            (200, text, name.into())
+        }
+        Page::Live => (200, text, b"live\n".to_vec()),
+        Page::Ready => {
+            let document = shared.readiness.document();
+            let status = if document.ready { 200 } else { 503 };
+            let body = serde_json::to_vec(&document).unwrap_or_default();
+            (status, ContentType::Json, body)
+        }
+    };
+    answer_into(out, status, content_type, &body, head_only);
 }

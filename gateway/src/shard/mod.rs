@@ -5,10 +5,12 @@
 //! | listening sockets, one a shard on one address | `listener` |
 //! | a new connection | `accept` |
 //! | PROXY header, request head, upgrade or answer | `handshake` |
+//! | request bodies: streams, emulation, requests for the control plane | `request` |
+//! | a connection becomes a client | `open` |
 //! | bytes -> frames -> session (or echo) | `receive` |
 //! | what sessions ask for: subscriptions, engine | `core` |
 //! | what the engine says; what the control plane orders | `events`, `order` |
-//! | what the control plane asks of sessions, is asked by them, and answers for them | `call`, `doors`, `plain` |
+//! | what the control plane asks of sessions, is asked by them, and answers for them | `call`, `plain`, `links` |
 //! | rounds of fan-out; one send a connection at a time | `send` |
 //! | close frames, patience, the end of a socket | `close` |
 //! | connections by place and generation; spare memory; counters; clients by id | `connection`, `buffers`, `counters`, `directory` |
@@ -28,13 +30,15 @@ mod connection;
 mod core;
 mod counters;
 mod directory;
-pub mod doors;
 mod events;
 mod handshake;
+mod links;
 mod listener;
+mod open;
 mod order;
 pub mod plain;
 mod receive;
+mod request;
 mod send;
 
 use std::os::fd::OwnedFd;
@@ -44,7 +48,7 @@ use std::time::{Duration, Instant};
 
 use flux_runtime::control::Readiness;
 use flux_runtime::log::LogSlice;
-use flux_runtime::mailbox::Receiver;
+use flux_runtime::mailbox::{Receiver, Sender};
 use flux_runtime::ring::{Completion, Key, NetRing, OpHandle};
 use flux_runtime::shard::{Service, Turn};
 use flux_runtime::wheel::TimerWheel;
@@ -58,10 +62,13 @@ use crate::websocket::Limits;
 
 pub use counters::{Counter, Counters, Ended};
 pub use directory::{Client, Directory};
+pub use links::{ControlPlane, QUESTIONS_MAX, ShardLinks, ShardsEnd, links};
 pub use listener::bind;
 pub use order::{ORDERS_MAX, Order};
 
+use self::call::Call;
 use self::core::Core;
+use self::plain::PlainAnswered;
 use connection::Connections;
 
 /// Key of the listener; connections never have it, since their generations begin at 1.
@@ -93,6 +100,8 @@ pub struct Shared {
     pub directory: Directory,
     /// What each shard counts, by its number.
     pub counters: Vec<Arc<Counters>>,
+    /// The way to the control plane and to one another.
+    pub control: ControlPlane,
 }
 
 /// What one shard is made from.
@@ -108,7 +117,7 @@ pub struct ShardParts {
     /// The shard's end of the engine.
     pub engine: Engine,
     /// What the control plane says to it.
-    pub orders: Receiver<Order>,
+    pub links: ShardLinks,
     /// Its listening socket.
     pub listener: OwnedFd,
     /// Its number.
@@ -125,6 +134,11 @@ pub struct Shard {
     closing_count: usize,
     core: Core,
     orders: Receiver<Order>,
+    calls: Receiver<Call>,
+    plain_answers: Receiver<PlainAnswered>,
+    plain_answer: Sender<PlainAnswered>,
+    /// Requests that the control plane has not answered yet.
+    plain_out: usize,
     pacer: Pacer,
     /// Whether the next round was put off.
     is_round_waiting: bool,
@@ -142,6 +156,7 @@ impl Shard {
     pub fn new(parts: ShardParts, ring: &mut NetRing, now: Instant) -> Self {
         let accepting = Some(ring.accept(&parts.listener, LISTENER));
         let counters = Arc::clone(&parts.shared.counters[usize::from(parts.index)]);
+        let links = parts.links;
         let core = Core::new(
             parts.shared,
             counters,
@@ -157,7 +172,11 @@ impl Shard {
             connections: Connections::default(),
             closing_count: 0,
             core,
-            orders: parts.orders,
+            orders: links.orders,
+            calls: links.calls,
+            plain_answers: links.plain_answers,
+            plain_answer: links.plain_answer,
+            plain_out: 0,
             pacer: Pacer::new(parts.pacing),
             is_round_waiting: false,
             pieces: Vec::new(),
@@ -275,6 +294,8 @@ impl Service for Shard {
 
     fn on_turn(&mut self, ring: &mut NetRing, now: Instant) -> Turn {
         self.follow_orders(ring, now);
+        self.take_calls(ring, now);
+        self.take_plain_answers(ring, now);
         self.take_events(ring, now);
         self.run_timers(ring, now);
         let next_round = self.run_round(ring, now);

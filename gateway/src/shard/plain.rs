@@ -111,3 +111,14 @@ impl Drop for PlainReply {
 
 /// The end of the control plane.
 pub type PlainRequests = mpsc::Receiver<PlainRequest>;
+
+/// Answers every request with 404 until the shards are gone: for a node that has nothing to ask.
+pub async fn refuse_all(mut requests: PlainRequests) {
+    while let Some(PlainRequest { answer, .. }) = requests.recv().await {
+        answer.answer(PlainAnswer {
+            status: 404,
+            content_type: "text/plain; charset=utf-8".to_owned(),
+            body: b"There is nothing here.\n".to_vec(),
+        });
+    }
+}

@@ -5,12 +5,15 @@ use std::time::Instant;
 use flux_runtime::ring::{Key, NetRing, RecvBuffer};
 
 use crate::limits::READ_PAUSE_BYTES;
-use crate::protocol::Disconnect;
+use crate::protocol::{Disconnect, WireFormat};
+use crate::pubsub::Framing;
 use crate::websocket::{self, CloseCode, CloseReason, Event, Opcode};
+
+use crate::session::Session;
 
 use super::Shard;
 use super::connection::{Connection, Phase};
-use super::core::Disconnected;
+use super::core::{At, Core, Disconnected};
 use super::counters::Ended;
 
 impl Shard {
@@ -27,9 +30,12 @@ impl Shard {
             .map(|connection| &connection.phase)
         {
             Some(Phase::Head(_)) => self.on_head_bytes(ring, key, &mut buffer, now),
+            Some(Phase::Body(_)) => self.on_body_bytes(ring, key, &buffer, now),
             Some(Phase::Session(_) | Phase::Echo) => {
                 self.on_frame_bytes(ring, key, &mut buffer, now);
             }
+            // One request a connection: what else stands on it is nobody's.
+            Some(Phase::Answering(_)) => {}
             Some(Phase::Closing(_)) => self.on_bytes_while_closing(ring, key, &mut buffer),
             // It arrived for somebody who has left.
             None => {}
@@ -53,8 +59,14 @@ impl Shard {
             decoder,
             out,
             timer,
+            wire,
             ..
         } = connection;
+        if wire.transport != Framing::WebSocket {
+            // The request has been read whole; a stream takes nothing more.
+            return;
+        }
+        let at = At { key, wire: *wire };
         if out.capacity() == 0 {
             *out = core.spares.take();
         }
@@ -80,41 +92,67 @@ impl Shard {
                 let outcome = decoder.feed(bytes, &limits, &mut |event| match event {
                     Event::Text(text) => {
                         messages += 1;
-                        if core.disconnected.is_none() {
-                            core.drive(key, session, out, |session, replies, core| {
-                                session.on_message(text.as_bytes(), now, replies, &mut |effect| {
-                                    core.effect(key, effect);
-                                });
-                            });
-                        }
+                        core.take_message(at, session, out, WireFormat::Json, text.as_bytes(), now);
                     }
-                    // Commands in JSON travel in text messages.
-                    Event::Binary(_) => {
+                    Event::Binary(data) => {
                         messages += 1;
-                        if core.disconnected.is_none() {
-                            core.drive(key, session, out, |session, _, core| {
-                                session.disconnect(Disconnect::BAD_REQUEST, &mut |effect| {
-                                    core.effect(key, effect);
-                                });
-                            });
-                        }
+                        core.take_message(at, session, out, WireFormat::Protobuf, data, now);
                     }
                     Event::Ping(data) => websocket::frame_into(out, Opcode::Pong, data),
                     Event::Pong(_) => {}
                     Event::Close(code, _) => close_frame = Some(code),
                 });
-                // The first ping may be due before a newcomer's patience would have ended.
-                if let (Some(timer), Some(at)) = (*timer, session.deadline())
-                    && due.is_some_and(|due| at < due)
-                {
-                    core.wheel.reset(timer, at);
-                }
+                core.bring_forward(*timer, due, session.deadline());
                 outcome
             }
-            Phase::Head(_) | Phase::Closing(_) => return,
+            Phase::Head(_) | Phase::Body(_) | Phase::Answering(_) | Phase::Closing(_) => return,
         };
         core.counters.messages_in.add(messages);
         self.after_frames(ring, key, outcome, close_frame, now);
+    }
+
+    /// Takes a frame of commands that came as a request's body.
+    pub(super) fn on_commands(
+        &mut self,
+        ring: &mut NetRing,
+        key: Key,
+        commands: &[u8],
+        now: Instant,
+    ) {
+        self.step(ring, key, now, |session, replies, core, at| {
+            core.counters.messages_in.add(1);
+            session.on_message(commands, now, replies, &mut |effect| {
+                core.effect(at, effect);
+            });
+        });
+    }
+
+    /// Lets the session behind `key` take a step, if it is still there.
+    pub(super) fn step(
+        &mut self,
+        ring: &mut NetRing,
+        key: Key,
+        now: Instant,
+        step: impl FnOnce(&mut Session, &mut Vec<u8>, &mut Core, At),
+    ) {
+        let Some(Connection {
+            phase: Phase::Session(session),
+            out,
+            wire,
+            timer,
+            ..
+        }) = self.connections.get_mut(key)
+        else {
+            return;
+        };
+        let at = At { key, wire: *wire };
+        let due = session.deadline();
+        let core = &mut self.core;
+        core.drive(at, session, out, now, |session, replies, core| {
+            step(session, replies, core, at);
+        });
+        core.bring_forward(*timer, due, session.deadline());
+        self.after_drive(ring, key, now);
     }
 
     fn after_frames(
@@ -181,7 +219,7 @@ impl Shard {
                 session.wants_pause() || connection.out.len() > READ_PAUSE_BYTES
             }
             Phase::Echo => connection.out.len() > READ_PAUSE_BYTES,
-            Phase::Head(_) | Phase::Closing(_) => return,
+            Phase::Head(_) | Phase::Body(_) | Phase::Answering(_) | Phase::Closing(_) => return,
         };
         if wants_pause && !connection.is_paused {
             connection.is_paused = true;
@@ -203,7 +241,11 @@ impl Shard {
         connection.is_read_closed = true;
         match &connection.phase {
             Phase::Closing(_) => self.go_on_closing(ring, key, now),
-            Phase::Head(_) | Phase::Echo | Phase::Session(_) => {
+            Phase::Head(_)
+            | Phase::Body(_)
+            | Phase::Answering(_)
+            | Phase::Echo
+            | Phase::Session(_) => {
                 self.finish(ring, key, Ended::ClientGone);
             }
         }
@@ -216,12 +258,23 @@ impl Shard {
             return;
         };
         connection.timer = None;
-        let Connection { phase, out, .. } = connection;
+        let Connection {
+            phase, out, wire, ..
+        } = connection;
+        let at = At { key, wire: *wire };
         match phase {
             Phase::Head(head) if head.deadline > now => {
                 connection.timer = Some(core.wheel.insert(head.deadline, key));
             }
             Phase::Head(_) => self.on_head_timeout(ring, key, now),
+            Phase::Body(incoming) if incoming.deadline > now => {
+                connection.timer = Some(core.wheel.insert(incoming.deadline, key));
+            }
+            Phase::Body(_) => self.on_body_timeout(ring, key, now),
+            Phase::Answering(answering) if answering.deadline > now => {
+                connection.timer = Some(core.wheel.insert(answering.deadline, key));
+            }
+            Phase::Answering(_) => self.on_answer_timeout(ring, key, now),
             Phase::Echo => {}
             Phase::Closing(closing) if closing.deadline > now => {
                 connection.timer = Some(core.wheel.insert(closing.deadline, key));
@@ -231,8 +284,8 @@ impl Shard {
                 self.finish(ring, key, ended);
             }
             Phase::Session(session) => {
-                core.drive(key, session, out, |session, replies, core| {
-                    session.on_timer(now, replies, &mut |effect| core.effect(key, effect));
+                core.drive(at, session, out, now, |session, replies, core| {
+                    session.on_timer(now, replies, &mut |effect| core.effect(at, effect));
                 });
                 connection.timer = session.deadline().map(|at| core.wheel.insert(at, key));
                 self.after_drive(ring, key, now);
@@ -252,7 +305,7 @@ impl Shard {
             code if code == Disconnect::STALE.code => Ended::Stale,
             _ => Ended::Disconnected,
         };
-        let code = CloseCode::new(why.code).unwrap_or(CloseCode::INTERNAL_ERROR);
-        self.close_with_code(ring, key, code, &why.reason, ended, now);
+        let disconnect = Disconnect::new(why.code, &why.reason);
+        self.disconnect(ring, key, disconnect, ended, now);
     }
 }

@@ -6,16 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use flux_gateway::authority;
 use flux_gateway::engine::Engine;
-use flux_gateway::http::{AllowedOrigins, Policy};
+use flux_gateway::http::{AllowedOrigins, Policy, Transports};
 use flux_gateway::pubsub::{PacingConfig, SubscriptionsConfig};
 use flux_gateway::session::{ChannelOptions, ChannelRules, SessionConfig};
-use flux_gateway::shard::{
-    self, Counter, Counters, Directory, ORDERS_MAX, Order, Shard, ShardParts, Shared,
-};
+use flux_gateway::shard::{self, Counter, Counters, Directory, Order, Shard, ShardParts, Shared};
 use flux_gateway::websocket::Limits;
 use flux_runtime::control::Readiness;
-use flux_runtime::mailbox::{Sender, mailbox, wake_pair};
+use flux_runtime::mailbox::{Sender, wake_pair};
 use flux_runtime::ring::RingConfig;
 use flux_runtime::shard::{ShardSpec, ShardThread, spawn};
 
@@ -26,6 +25,7 @@ pub(crate) struct Settings {
     pub(crate) subscriptions: SubscriptionsConfig,
     pub(crate) pacing: PacingConfig,
     pub(crate) connections_max: u64,
+    pub(crate) transports: Transports,
 }
 
 impl Default for Settings {
@@ -50,6 +50,7 @@ impl Default for Settings {
             subscriptions: SubscriptionsConfig::default(),
             pacing: PacingConfig::default(),
             connections_max: 1_000,
+            transports: Transports::default(),
         }
     }
 }
@@ -84,11 +85,17 @@ impl Listening {
             address,
             sockets,
         } = self;
+        let (wakers, sources): (Vec<_>, Vec<_>) = (0..settings.shards)
+            .map(|_| wake_pair().expect("an eventfd"))
+            .unzip();
+        let (door, _nobody_answers) = authority::door(authority::Wanted::default());
+        let (control, links, end) = shard::links(&wakers, door);
         let counters: Vec<Arc<Counters>> = (0..settings.shards).map(|_| Arc::default()).collect();
         let shared = Arc::new(Shared {
             policy: Policy {
                 origins: AllowedOrigins::default(),
                 echo: false,
+                transports: settings.transports,
             },
             limits: Limits::default(),
             connections_max: settings.connections_max,
@@ -97,24 +104,19 @@ impl Listening {
             is_draining: AtomicBool::new(false),
             directory: Directory::default(),
             counters: counters.clone(),
+            control,
         });
-        let (wakers, sources): (Vec<_>, Vec<_>) = (0..settings.shards)
-            .map(|_| wake_pair().expect("an eventfd"))
-            .unzip();
         let (engines, _engine) = Engine::memory(&wakers);
-        let mut orders = Vec::new();
         let mut shards = Vec::new();
-        let parts = sources.into_iter().zip(sockets).zip(engines).zip(wakers);
-        for (index, (((source, listener), engine), waker)) in parts.enumerate() {
-            let (sender, receiver) = mailbox(ORDERS_MAX, waker);
-            orders.push(sender);
+        let parts = sources.into_iter().zip(sockets).zip(engines).zip(links);
+        for (index, (((source, listener), engine), links)) in parts.enumerate() {
             let parts = ShardParts {
                 shared: Arc::clone(&shared),
                 session: settings.session.clone(),
                 subscriptions: settings.subscriptions,
                 pacing: settings.pacing,
                 engine,
-                orders: receiver,
+                links,
                 listener,
                 index: index as u16,
             };
@@ -131,7 +133,7 @@ impl Listening {
             address,
             shared,
             counters,
-            orders,
+            orders: end.orders,
             shards,
         }
     }

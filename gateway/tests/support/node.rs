@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use flux_gateway::engine::{Asker, Engine, EngineMetrics, Event, PublishOptions};
 use flux_gateway::protocol::{ClientId, ClientInfo, ErrorCode};
 use flux_gateway::pubsub::{
-    ChannelKey, Gathered, MessageRef, Subscribed, Subscriptions, SubscriptionsConfig, Unsubscribed,
-    Variant,
+    Appended, ChannelKey, Gathered, MessageRef, Subscribed, Subscriptions, SubscriptionsConfig,
+    Unsubscribed, Variant,
 };
 use flux_runtime::log::LogSlice;
 use flux_runtime::mailbox::{WakeSource, Waker, wake_pair};
@@ -223,12 +223,15 @@ impl Loop {
     fn ask(&mut self, ask: Ask) {
         match ask {
             Ask::Subscribe(slot, channel, variant) => {
-                match self.subscriptions.subscribe(slot, &channel, variant, 1) {
-                    Subscribed::Active => self.tell(slot, Told::Subscribed(channel, Ok(()))),
+                match self
+                    .subscriptions
+                    .subscribe(slot, &channel, variant, 1, false)
+                {
+                    Subscribed::Active { .. } => self.tell(slot, Told::Subscribed(channel, Ok(()))),
                     Subscribed::First { key, name } => {
                         self.engine.subscribe(&name, variant, key, None);
                     }
-                    Subscribed::Waiting => {}
+                    Subscribed::Waiting | Subscribed::Recovering { .. } => {}
                     Subscribed::Duplicate => panic!("the test subscribes twice"),
                 }
             }
@@ -273,7 +276,7 @@ impl Loop {
                 let mut waited = Vec::new();
                 let mut tell = |slot, _| waited.push(slot);
                 match result {
-                    Ok(_) => self.subscriptions.confirm(key, &mut tell),
+                    Ok(position) => self.subscriptions.confirm(key, position, &mut tell),
                     Err(_) => self.subscriptions.refuse(key, &mut tell),
                 }
                 for slot in waited {
@@ -284,7 +287,17 @@ impl Loop {
                 let told = Told::Published(asker.command, result.map(|_| ()));
                 self.tell(asker.connection as u32, told);
             }
-            Event::Delivery { key, slice, .. } => self.subscriptions.append(key, &slice),
+            Event::Delivery {
+                key,
+                slice,
+                full,
+                offset,
+            } => {
+                let appended = self
+                    .subscriptions
+                    .append(key, &slice, full.as_ref(), offset);
+                assert_eq!(appended, Appended::Taken, "the engine left something out");
+            }
             Event::Lost { key } => self.lose(key),
             // Nobody asks for these here.
             Event::Recovered { .. }
