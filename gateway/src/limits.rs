@@ -117,6 +117,14 @@ pub const PARKED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Subscribes that wait with their shard because whoever orders the channels is behind; beyond it
 /// subscribes are answered with error 111.
 pub const INTEREST_PARKED_MAX: usize = 65_536;
+/// Bytes of history that a node's memory engine keeps, over all its shards, which have equal parts of
+/// it. Beyond it the channels used longest ago lose their oldest publications, which is counted;
+/// who comes back to them is told that not all was recovered. What the process holds for it is at
+/// most half as much again.
+pub const HISTORY_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of results of publications with an idempotency key that a node's memory engine remembers;
+/// beyond it the oldest are forgotten before their time, which is counted.
+pub const IDEMPOTENCY_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Questions of the control plane that the engine has not answered; beyond it they are answered with
 /// error 111.
 pub const ENGINE_CALLS_MAX: usize = 1_024;

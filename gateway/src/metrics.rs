@@ -218,12 +218,20 @@ impl Collector for ShardMetrics {
 /// A number of the engine: name, what it is, where it stands.
 type OfEngine = (&'static str, &'static str, fn(&EngineMetrics) -> &Number);
 
-const ENGINE_GAUGES: [OfEngine; 6] = [
+const ENGINE_GAUGES: [OfEngine; 8] = [
     (
         "flux_engine_channels",
         "Channels with listeners on this node",
         |m| &m.channels,
     ),
+    (
+        "flux_history_streams",
+        "Channels of which a history, or its position, is kept here",
+        |m| &m.history_streams,
+    ),
+    ("flux_history_bytes", "Bytes of history kept here", |m| {
+        &m.history_bytes
+    }),
     (
         "flux_presence_members",
         "Members of channels with presence",
@@ -251,7 +259,7 @@ const ENGINE_GAUGES: [OfEngine; 6] = [
     ),
 ];
 
-const ENGINE_COUNTERS: [OfEngine; 18] = [
+const ENGINE_COUNTERS: [OfEngine; 24] = [
     (
         "flux_engine_sequenced",
         "Messages given their place in a channel here",
@@ -281,6 +289,36 @@ const ENGINE_COUNTERS: [OfEngine; 18] = [
         "flux_engine_channels_lost",
         "Channels that a shard lost because too much waited for it",
         |m| &m.lost,
+    ),
+    (
+        "flux_history_evicted",
+        "Publications that left the history before their time, for want of memory",
+        |m| &m.history_evicted,
+    ),
+    (
+        "flux_history_forgotten",
+        "Channels that got another epoch before their time, for want of memory",
+        |m| &m.history_forgotten,
+    ),
+    (
+        "flux_recovered",
+        "Subscribers that got everything they had missed",
+        |m| &m.recovered,
+    ),
+    (
+        "flux_unrecovered",
+        "Subscribers that were told that they have missed something",
+        |m| &m.unrecovered,
+    ),
+    (
+        "flux_publications_suppressed",
+        "Publications whose idempotency key was known or whose version was old",
+        |m| &m.suppressed,
+    ),
+    (
+        "flux_idempotency_results_forgotten",
+        "Results of publications forgotten before their time, for want of memory",
+        |m| &m.results_forgotten,
     ),
     ("flux_redis_lost", "Times that Redis was lost", |m| {
         &m.redis_lost

@@ -68,16 +68,32 @@ impl Drop for Chunk {
 ///
 /// Chunks start small and double while the log is busy, so a channel with one message a minute
 /// holds half a kilobyte and a busy one writes hundreds of frames into contiguous memory.
-#[derive(Default)]
 pub struct LogWriter {
     chunk: Option<Arc<Chunk>>,
     written: usize,
+    chunk_len_max: usize,
+}
+
+impl Default for LogWriter {
+    fn default() -> Self {
+        Self {
+            chunk: None,
+            written: 0,
+            chunk_len_max: CHUNK_LEN_MAX,
+        }
+    }
 }
 
 impl LogWriter {
     /// A log without memory; the first append takes some.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Chunks taken from now on have at most `len` bytes, but for a longer frame, and never less
+    /// than those of a quiet log. For a log of which little is kept: a slice keeps its whole chunk.
+    pub fn limit_chunks(&mut self, len: usize) {
+        self.chunk_len_max = len.clamp(CHUNK_LEN_MIN, CHUNK_LEN_MAX);
     }
 
     /// Appends `parts` one after the other and returns the slice that covers them.
@@ -126,7 +142,7 @@ impl LogWriter {
             .chunk
             .as_ref()
             .map_or(CHUNK_LEN_MIN, |full| full.capacity * 2)
-            .clamp(CHUNK_LEN_MIN, CHUNK_LEN_MAX);
+            .clamp(CHUNK_LEN_MIN, self.chunk_len_max);
         let chunk = Arc::new(Chunk::new(grown.max(len)));
         self.chunk = Some(Arc::clone(&chunk));
         self.written = 0;
@@ -249,6 +265,20 @@ mod tests {
         let mut log = LogWriter::new();
         let huge = vec![1u8; CHUNK_LEN_MAX + 1];
         assert_eq!(log.append(&[&huge]).len(), huge.len());
+    }
+
+    #[test]
+    fn a_limit_of_chunks_bounds_what_a_slice_keeps_in_memory() {
+        let mut log = LogWriter::new();
+        log.limit_chunks(1_024);
+        for _ in 0..100 {
+            let slice = log.append(&[&[1; 100]]);
+            assert!(slice.chunk.capacity <= 1_024);
+        }
+        assert_eq!(log.append(&[&[1; 2_000]]).len(), 2_000);
+        log.limit_chunks(0);
+        let after = log.append(&[&[1; 100]]);
+        assert_eq!(after.chunk.capacity, CHUNK_LEN_MIN);
     }
 
     #[test]

@@ -36,6 +36,23 @@ pub struct EngineMetrics {
     pub parked: Number,
     /// Channels that a shard lost because too much waited for it.
     pub lost: Number,
+    /// Streams of channels with history, now.
+    pub history_streams: Number,
+    /// Bytes that these streams stand for, now.
+    pub history_bytes: Number,
+    /// Publications that left the history before their time, for want of memory.
+    pub history_evicted: Number,
+    /// Streams that were forgotten before their time, for want of memory: their channels have got
+    /// another epoch.
+    pub history_forgotten: Number,
+    /// Subscribers that got everything they had missed.
+    pub recovered: Number,
+    /// Subscribers that were told that not everything they had missed is there.
+    pub unrecovered: Number,
+    /// Publications that were not published: their idempotency key was known or their version old.
+    pub suppressed: Number,
+    /// Results of publications with an idempotency key forgotten before their time.
+    pub results_forgotten: Number,
     /// Members of channels now, as far as their channels are ordered here.
     pub presence_members: Number,
     /// Channels with listeners now.

@@ -6,6 +6,7 @@
 //! | one node, several shards: the channel's owner shard gives the order | `memory` |
 //! | several nodes: Redis gives the order, one thread of each node reads it | `redis` |
 //! | what is asked about a channel's past, and answered | `history` |
+//! | a channel's history: kept, read, recovered from | `stream` |
 //! | what is asked of whoever orders a channel, and who is answered | `request` |
 //! | what waits for a shard whose mailbox is full | `outbox` |
 //! | what a door has for its own shard | `local` |
@@ -36,6 +37,7 @@ mod outbox;
 mod presence;
 pub mod redis;
 mod request;
+mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;

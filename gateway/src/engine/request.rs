@@ -22,10 +22,6 @@ pub(super) enum Mail {
 
 /// What is asked of whoever orders the channel.
 #[derive(Debug)]
-#[allow(
-    dead_code,
-    reason = "no engine keeps history yet: it answers without a look at what was asked"
-)]
 pub(super) enum Request {
     Subscribe {
         channel: Arc<str>,
@@ -107,7 +103,6 @@ impl Request {
 }
 
 /// Under which conditions a publication is one; most have none.
-#[allow(dead_code, reason = "no engine keeps what they are compared with yet")]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Conditions {
     pub(super) idempotency_key: Box<str>,

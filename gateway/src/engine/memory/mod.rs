@@ -1,5 +1,10 @@
 //! The memory engine: one node, its shards.
 //!
+//! | what | file |
+//! |---|---|
+//! | a shard's door: requests to the owners, events from them | here |
+//! | a shard as the owner of channels | `owner` |
+//!
 //! Each channel has an owner, the shard that its name hashes to. The owner's sequencer gives the
 //! channel its order; the other shards reach it, and it reaches them, through mailboxes.
 //!
@@ -12,12 +17,24 @@
 //! A second subscriber of the channel on S is answered at once: S is among the listeners, so what
 //! is published from now on will arrive.
 //!
+//! Why nothing is missed or doubled when a subscriber recovers: the owner keeps the channel's stream
+//! and works on one request at a time. A publication enters the stream and goes to the listeners in
+//! one step; an answer to `recover` is read from the stream in one step and put into the same
+//! mailbox as the deliveries. So everything up to the answer's position was put into the asking
+//! shard's mailbox before the answer (if the shard listened) or is in the stream only (if it did
+//! not yet), and everything behind the position follows the answer. The shard gives its client the
+//! answer and lets it go on from where the shard is when it reads it. A shard asks after it has
+//! asked to listen, and both requests reach the owner in order.
+//!
 //! Why there is one order: a channel has one owner, an owner is one thread, and each shard reads
 //! the owner's deliveries in the order in which they were made. Two publications of one client
 //! reach the owner in order, as they come from one sender.
 
+mod owner;
+
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::time::Instant;
 
 use flux_runtime::log::LogWriter;
 use flux_runtime::mailbox::{Receiver, Waker, mailbox};
@@ -28,10 +45,14 @@ use super::local::Local;
 use super::outbox::Outbox;
 use super::presence::Presence;
 use super::request::{Conditions, Mail, ReplyTo, Request};
+use super::stream::{Results, Streams};
 use super::{Asker, EngineHandle, EngineMetrics, Event, PublishOptions};
-use crate::limits::{INTEREST_PARKED_MAX, MAILBOX_MESSAGES, PARKED_BYTES_MAX};
+use crate::limits::{
+    HISTORY_BYTES_MAX, IDEMPOTENCY_BYTES_MAX, INTEREST_PARKED_MAX, MAILBOX_MESSAGES,
+    PARKED_BYTES_MAX,
+};
 use crate::protocol::{ClientId, ClientInfo, ErrorCode};
-use crate::pubsub::{ChannelKey, MessageRef, Sequencer, ShardIndex, StreamPosition, Variant};
+use crate::pubsub::{ChannelKey, MessageRef, Sequencer, ShardIndex, Variant};
 
 /// Pieces of mail that one [`MemoryEngine::poll`] works on at most.
 const POLL_MAX: usize = 128;
@@ -55,7 +76,10 @@ pub struct MemoryEngine {
     /// Answers and deliveries that come from this shard itself.
     local: Local,
     sequencer: Sequencer,
-    /// Who is present in the channels that this shard owns.
+    /// The histories of the channels that this shard owns.
+    streams: Streams,
+    results: Results,
+    /// Who is present in these channels.
     presence: Presence,
     arena: LogWriter,
     metrics: Arc<EngineMetrics>,
@@ -72,6 +96,7 @@ impl MemoryEngine {
             .iter()
             .map(|waker| mailbox::<Mail>(capacity, waker.clone()))
             .unzip();
+        let shards = wakers.len().max(1);
         let engines = inboxes
             .into_iter()
             .enumerate()
@@ -87,6 +112,8 @@ impl MemoryEngine {
                     outboxes,
                     local: Local::default(),
                     sequencer: Sequencer::new(),
+                    streams: Streams::new(HISTORY_BYTES_MAX / shards),
+                    results: Results::new(IDEMPOTENCY_BYTES_MAX / shards),
                     presence: Presence::default(),
                     arena: LogWriter::new(),
                     metrics,
@@ -168,7 +195,7 @@ impl MemoryEngine {
         let conditions = Conditions::of(&message, options);
         let result = if owner == usize::from(self.shard) {
             if self.local.bytes() + message.size() <= PARKED_BYTES_MAX {
-                self.sequence(channel, message, history, conditions.as_deref())
+                self.publish_owned(channel, message, history, conditions.as_deref())
             } else {
                 // The shard takes in more than it gets round to sending.
                 Err(ErrorCode::TooManyRequests)
@@ -306,6 +333,11 @@ impl MemoryEngine {
 
     pub(super) fn sweep(&mut self) {
         self.sequencer.sweep();
+        let now = Instant::now();
+        let sequencer = &self.sequencer;
+        self.streams.sweep(now, |name| sequencer.is_heard(name));
+        self.results.expire(now);
+        self.count_streams();
     }
 
     pub(super) fn metrics(&self) -> &Arc<EngineMetrics> {
@@ -329,149 +361,6 @@ impl MemoryEngine {
             // Waits if it must; `is_behind` sees to it that not too much does.
             self.outboxes[owner].send(Mail::Request(request));
         }
-    }
-
-    /// As the channel's owner.
-    fn carry_out(&mut self, request: Request) {
-        match request {
-            Request::Subscribe {
-                channel,
-                variant,
-                shard,
-                key,
-                history,
-            } => {
-                let result = match history {
-                    Some(_) => Err(ErrorCode::NotAvailable),
-                    None => {
-                        self.sequencer.join(&channel, variant, shard, key);
-                        Ok(None)
-                    }
-                };
-                self.tell(shard, Event::Subscribed { key, result });
-            }
-            Request::Unsubscribe {
-                channel,
-                variant,
-                shard,
-                key,
-            } => {
-                self.sequencer.leave(&channel, variant, shard, key);
-            }
-            Request::Recover {
-                key, shard, asker, ..
-            } => {
-                let result = Err(ErrorCode::NotAvailable);
-                self.tell(shard, Event::Recovered { key, asker, result });
-            }
-            Request::Publish {
-                message,
-                history,
-                conditions,
-                reply,
-            } => {
-                let (channel, message) = (message.channel(), message.as_ref());
-                let result = self.sequence(channel, message, history, conditions.as_deref());
-                if let Some(reply) = reply {
-                    self.answer(reply, result, |asker, result| Event::Published {
-                        asker,
-                        result,
-                    });
-                }
-            }
-            Request::History { reply, .. } => {
-                let result = Err(ErrorCode::NotAvailable);
-                self.answer(reply, result, |asker, result| Event::History {
-                    asker,
-                    result,
-                });
-            }
-            Request::RemoveHistory { reply, .. } => {
-                let _ = reply.send(Err(ErrorCode::NotAvailable));
-            }
-            Request::Enter { channel, info } => {
-                self.presence.enter(&channel, *info);
-                self.metrics
-                    .presence_members
-                    .set(self.presence.len() as u64);
-            }
-            Request::Exit { channel, client } => {
-                self.presence.exit(&channel, client);
-                self.metrics
-                    .presence_members
-                    .set(self.presence.len() as u64);
-            }
-            Request::Presence { channel, reply } => {
-                let result = Ok(self.presence.members(&channel));
-                self.answer(reply, result, |asker, result| Event::Presence {
-                    asker,
-                    result,
-                });
-            }
-            Request::PresenceStats { channel, reply } => {
-                let result = Ok(self.presence.stats(&channel));
-                self.answer(reply, result, |asker, result| Event::PresenceStats {
-                    asker,
-                    result,
-                });
-            }
-            Request::Channels { reply } => {
-                let _ = reply.send(Ok(self.sequencer.names().map(Arc::clone).collect()));
-            }
-        }
-        self.metrics.channels.set(self.sequencer.channels() as u64);
-    }
-
-    fn answer<T>(
-        &mut self,
-        reply: ReplyTo<T>,
-        result: Result<T, ErrorCode>,
-        event: impl FnOnce(Asker, Result<T, ErrorCode>) -> Event,
-    ) {
-        if let Some((shard, event)) = reply.answer(result, event) {
-            self.tell(shard, event);
-        }
-    }
-
-    fn tell(&mut self, shard: ShardIndex, event: Event) {
-        if shard == self.shard {
-            self.local.push(event);
-        } else {
-            self.outboxes[usize::from(shard)].send(Mail::Event(event));
-        }
-    }
-
-    /// Gives a message its place in its channel and hands it to the shards that listen.
-    fn sequence(
-        &mut self,
-        channel: &str,
-        message: MessageRef<'_>,
-        history: Option<HistoryOptions>,
-        _conditions: Option<&Conditions>,
-    ) -> Result<Option<StreamPosition>, ErrorCode> {
-        if history.is_some() {
-            return Err(ErrorCode::NotAvailable);
-        }
-        let position = None;
-        let Self {
-            shard: own,
-            outboxes,
-            local,
-            sequencer,
-            metrics,
-            ..
-        } = self;
-        sequencer.publish(channel, message, position, &mut |shard, key, delivered| {
-            if shard == *own {
-                metrics.handed_over.add(1);
-                local.push(Event::delivery(key, delivered));
-                true
-            } else {
-                outboxes[usize::from(shard)].deliver(key, delivered)
-            }
-        });
-        metrics.sequenced.add(1);
-        Ok(position)
     }
 }
 
