@@ -174,3 +174,9 @@ pub const NOTICES_WAITING_MAX: usize = 16_384;
 pub const PLAIN_ANSWER_MAX: Duration = Duration::from_secs(35);
 /// Longest body of a request to the server API on the client port; beyond it 413.
 pub const API_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Longest token; a longer one is invalid.
+pub const TOKEN_BYTES_MAX: usize = 64 * 1024;
+/// Longest document with keys; of a longer one nothing is used.
+pub const JWKS_BYTES_MAX: usize = 256 * 1024;
+/// Keys in such a document; as above.
+pub const JWKS_KEYS_MAX: usize = 256;

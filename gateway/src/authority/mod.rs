@@ -13,12 +13,15 @@
 //! | what it is answered | `answer` |
 //! | the way there and back | `door` |
 //! | configuration sections within sections | `nested` |
+//! | JSON or base64, expiry, overrides: common to tokens and backend | `payload`, `options` |
 //! | what is counted | `metrics` |
 
 mod answer;
 mod door;
 mod metrics;
 mod nested;
+pub(crate) mod options;
+pub(crate) mod payload;
 mod question;
 
 pub use answer::{

@@ -160,6 +160,16 @@ impl StaticKeys {
     /// The configuration key that is wrong, with what to do.
     pub(super) fn new(config: &TokenConfig) -> Result<Self, (&'static str, String)> {
         let mut keys = Vec::new();
+        for (key, secret) in [
+            ("hmac_secret_key", &config.hmac_secret_key),
+            ("hmac_previous_secret_key", &config.hmac_previous_secret_key),
+        ] {
+            // Everybody may know a public key: whoever does could sign with it.
+            if secret.expose().contains("-----BEGIN ") {
+                let what = "this is a key in PEM, not a secret; put a public key into rsa_public_key or ecdsa_public_key";
+                return Err((key, what.to_owned()));
+            }
+        }
         if config.hmac_secret_key.is_set() {
             keys.push(Key::hmac(config.hmac_secret_key.expose()));
         }
