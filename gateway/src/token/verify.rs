@@ -137,7 +137,8 @@ fn header(token: &str) -> Result<Header, TokenError> {
 
 /// The claims of a token that `key` has signed, by one of the key's own algorithms.
 pub(super) fn signed(token: &str, key: &Key) -> Result<Box<RawValue>, ()> {
-    let mut validation = Validation::default();
+    let first = key.algorithms().first().ok_or(())?;
+    let mut validation = Validation::new(*first);
     validation.algorithms = key.algorithms().to_vec();
     // Claims are judged by `claims`, with the clock that is passed in.
     validation.required_spec_claims.clear();
