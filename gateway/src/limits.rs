@@ -7,6 +7,23 @@ use std::time::Duration;
 /// all subscribers of its channel.
 pub const JSON_DEPTH_MAX: u32 = 128;
 
+/// How many of something a client may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// In the long run; at least 1.
+    pub per_second: u32,
+    /// At once, after a rest; at least 1.
+    pub burst: u32,
+}
+
+impl Rate {
+    /// Time between two of them in the long run.
+    #[must_use]
+    pub fn interval(self) -> Duration {
+        Duration::from_secs(1) / self.per_second.max(1)
+    }
+}
+
 /// Bounds on one client's session. Centrifugo's key stands beside what Centrifugo also has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionLimits {
@@ -15,10 +32,32 @@ pub struct SessionLimits {
     pub channels_max: usize,
     /// Length of a channel name; beyond it error 107 (`channel.max_length`).
     pub channel_length_max_bytes: usize,
-    /// Publishes handed to the engine and not answered yet; beyond it error 111. Reading pauses at
+    /// Commands handed to the engine and not answered yet; beyond it error 111. Reading pauses at
     /// half of it ([`Session::wants_pause`](crate::session::Session::wants_pause)), so a client
     /// meets the error only with a burst inside few messages.
-    pub pending_publishes_max: u32,
+    pub pending_commands_max: u32,
+    /// Bytes of commands that wait until a question about an earlier one is answered; beyond it
+    /// close 3013. Reading pauses at a sixteenth of it, so a client meets the close only with a
+    /// burst that was under way already.
+    pub stashed_bytes_max: usize,
+    /// Commands of one client, pongs not counted; beyond it error 111, or close 3013 for those that
+    /// have no reply. None: as many as it likes.
+    pub commands_rate: Option<Rate>,
+    /// Publishes of one client; beyond it error 111. None: as many as it likes.
+    pub publishes_rate: Option<Rate>,
+    /// Publications in one answer about the history (`client.history_max_publication_limit`).
+    pub history_publications_max: u32,
+    /// Publications that are recovered at once; more than this have to be missed for good
+    /// (`client.recovery_max_publication_limit`).
+    pub recovery_publications_max: u32,
+    /// Time that a client has to renew its connection's credentials once they have expired; beyond
+    /// it close 3005 (`client.expired_close_delay`).
+    pub expired_close_delay: Duration,
+    /// As `expired_close_delay`, of a subscription; beyond it the subscription ends with 2501
+    /// (`client.expired_sub_close_delay`).
+    pub expired_sub_close_delay: Duration,
+    /// Time until the backend is asked again to renew credentials when it could not be.
+    pub renewal_retry_delay: Duration,
     /// Time from the transport's opening to the connect command; beyond it close 3502
     /// (`client.stale_close_delay`).
     pub stale_close_delay: Duration,
@@ -33,7 +72,15 @@ impl SessionLimits {
     pub const DEFAULT: Self = Self {
         channels_max: 128,
         channel_length_max_bytes: 255,
-        pending_publishes_max: 1_024,
+        pending_commands_max: 1_024,
+        stashed_bytes_max: 1024 * 1024,
+        commands_rate: None,
+        publishes_rate: None,
+        history_publications_max: 300,
+        recovery_publications_max: 300,
+        expired_close_delay: Duration::from_secs(25),
+        expired_sub_close_delay: Duration::from_secs(25),
+        renewal_retry_delay: Duration::from_secs(60),
         stale_close_delay: Duration::from_secs(10),
         ping_interval: Duration::from_secs(25),
         pong_timeout: Duration::from_secs(8),
@@ -62,11 +109,27 @@ impl SessionLimits {
                 self.channels_max, self.channel_length_max_bytes
             ));
         }
-        if self.pending_publishes_max < 2 {
+        if self.pending_commands_max < 2 || self.stashed_bytes_max < 16 {
             return Err(format!(
-                "limits.pending_publishes = {}: at least 2",
-                self.pending_publishes_max
+                "limits.pending_commands = {}, limits.stashed_bytes = {}: at least 2 and 16",
+                self.pending_commands_max, self.stashed_bytes_max
             ));
+        }
+        for (rate, key) in [
+            (self.commands_rate, "limits.commands_rate"),
+            (self.publishes_rate, "limits.publishes_rate"),
+        ] {
+            if let Some(rate) = rate
+                && (rate.per_second == 0 || rate.burst == 0)
+            {
+                return Err(format!(
+                    "{key}: {} a second, {} at once: both at least 1, or leave it out",
+                    rate.per_second, rate.burst
+                ));
+            }
+        }
+        if self.renewal_retry_delay.is_zero() {
+            return Err("limits.renewal_retry_delay = 0s: more than 0".to_owned());
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use crate::engine::{Engine, EngineHandle, EngineMetrics};
 use crate::http::{AllowedOrigins, OriginPatternError, Policy, Transports};
 use crate::limits::API_BODY_BYTES_MAX;
 use crate::pubsub::{PacingConfig, SubscriptionsConfig};
-use crate::session::{ChannelRules, SessionConfig};
+use crate::session::{ChannelRules, PersonalChannel, SessionConfig};
 use crate::shard::plain::PlainRequests;
 use crate::shard::{self, Counters, Directory, Order, Shard, ShardParts, ShardsEnd, Shared};
 use crate::websocket::Limits;
@@ -307,6 +307,11 @@ fn session_config(config: &Config) -> SessionConfig {
     limits.stale_close_delay = config.client.stale_close_delay;
     limits.ping_interval = config.client.ping_interval;
     limits.pong_timeout = config.client.pong_timeout;
+    limits.expired_close_delay = config.client.expired_close_delay;
+    limits.expired_sub_close_delay = config.client.expired_sub_close_delay;
+    limits.history_publications_max = config.client.history_max_publication_limit;
+    limits.recovery_publications_max = config.client.recovery_max_publication_limit;
+    let personal = &config.client.subscribe_to_user_personal_channel;
     SessionConfig {
         node: config.id.clone(),
         version: format!("Flux Gateway {}", env!("CARGO_PKG_VERSION")),
@@ -314,7 +319,15 @@ fn session_config(config: &Config) -> SessionConfig {
         channels: ChannelRules {
             without_namespace: config.channel.without_namespace.clone(),
             namespaces: config.channel.namespaces.clone(),
+            history_meta_ttl: config.channel.history_meta_ttl,
+            ..ChannelRules::default()
         },
+        disallow_anonymous_tokens: config.client.disallow_anonymous_connection_tokens,
+        insecure: config.client.insecure,
+        personal_channel: personal.enabled.then(|| PersonalChannel {
+            namespace: personal.personal_channel_namespace.clone(),
+        }),
         limits,
+        ..SessionConfig::default()
     }
 }

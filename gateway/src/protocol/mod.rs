@@ -104,6 +104,17 @@ pub enum Commands<'a> {
     Protobuf(protobuf::Commands<'a>),
 }
 
+impl<'a> Commands<'a> {
+    /// What has not been looked at: a message of its own, unless it is empty.
+    #[must_use]
+    pub fn remaining(&self) -> &'a [u8] {
+        match self {
+            Self::Json(commands) => commands.remaining(),
+            Self::Protobuf(commands) => commands.remaining(),
+        }
+    }
+}
+
 impl<'a> Iterator for Commands<'a> {
     type Item = Result<Command<'a>, DecodeError>;
 

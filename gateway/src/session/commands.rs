@@ -1,257 +1,197 @@
-//! What each command does.
+//! From the commands of a message to what each does.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::{ChannelOptions, Effect, Phase, Session, rules};
-use crate::protocol::command::{
-    ChannelRequest, Command, ConnectRequest, HistoryRequest, PublishRequest, Request,
-    SubscribeRequest,
-};
-use crate::protocol::{ConnectResult, Disconnect, ErrorCode, Reply, SubscribeResult};
+use super::{ChannelOptions, Effect, Phase, Session, SessionConfig};
+use crate::protocol::command::{Command, Request};
+use crate::protocol::{Disconnect, ErrorCode};
 
 /// Why a command is not carried out.
-enum Refusal {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Denied {
     /// It is answered with an error.
     Error(ErrorCode),
     /// It ends the session.
     Disconnect(Disconnect<'static>),
 }
 
-impl From<ErrorCode> for Refusal {
+impl From<ErrorCode> for Denied {
     fn from(error: ErrorCode) -> Self {
         Self::Error(error)
     }
 }
 
-impl From<Disconnect<'static>> for Refusal {
+impl From<Disconnect<'static>> for Denied {
     fn from(disconnect: Disconnect<'static>) -> Self {
         Self::Disconnect(disconnect)
     }
 }
 
 impl Session {
-    pub(super) fn on_command(
+    /// Carries out the commands of one message and appends their replies to `out`, as one message.
+    /// `out` has to be empty or to hold messages of the same wire format. Nothing is expected from
+    /// a client that only listens, and nothing of it is looked at.
+    pub fn on_message(
         &mut self,
-        command: Command<'_>,
+        message: &[u8],
         now: Instant,
         out: &mut Vec<u8>,
         effect: &mut impl FnMut(Effect<'_>),
     ) {
-        let id = command.id;
+        if self.wire.unidirectional {
+            return;
+        }
+        let mut commands = self.wire.format.decode(message);
+        loop {
+            let rest = commands.remaining();
+            let Some(command) = commands.next() else {
+                break;
+            };
+            if self.is_closed() {
+                break;
+            }
+            let Ok(command) = command else {
+                self.disconnect(Disconnect::BAD_REQUEST, effect);
+                break;
+            };
+            if self.is_waiting() {
+                let bytes = &rest[..rest.len() - commands.remaining().len()];
+                self.put_off(&command, bytes, effect);
+            } else if self.on_command(&command, now, out, effect).is_break() {
+                break;
+            }
+        }
+        self.settle();
+    }
+
+    /// Breaks when what stands behind the command is to be dropped.
+    pub(super) fn on_command(
+        &mut self,
+        command: &Command<'_>,
+        now: Instant,
+        out: &mut Vec<u8>,
+        effect: &mut impl FnMut(Effect<'_>),
+    ) -> ControlFlow<()> {
         match self.dispatch(command, now, out, effect) {
             Ok(()) => {}
-            Err(Refusal::Error(error)) => self.format.reply(out, id, &Reply::from(error)),
-            Err(Refusal::Disconnect(disconnect)) => self.disconnect(disconnect, effect),
+            Err(denied) => self.deny(command.id, denied, out, effect),
+        }
+        // A client that could not connect has pipelined the rest for a session that there is not.
+        if self.phase == Phase::Connecting && !self.is_waiting() {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    pub(super) fn deny(
+        &mut self,
+        id: u32,
+        denied: Denied,
+        out: &mut Vec<u8>,
+        effect: &mut impl FnMut(Effect<'_>),
+    ) {
+        match denied {
+            Denied::Error(error) => self.fail(id, error.into(), out, effect),
+            Denied::Disconnect(disconnect) => self.disconnect(disconnect, effect),
         }
     }
 
     fn dispatch(
         &mut self,
-        command: Command<'_>,
+        command: &Command<'_>,
         now: Instant,
         out: &mut Vec<u8>,
         effect: &mut impl FnMut(Effect<'_>),
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Denied> {
         let Command { id, request } = command;
-        let connecting = self.phase == Phase::Connecting;
+        let id = *id;
+        let Some(request) = request else {
+            return if id == 0 && self.is_connected() {
+                self.pong()
+            } else {
+                Err(Disconnect::BAD_REQUEST.into())
+            };
+        };
+        if self.phase == Phase::Connecting {
+            return match request {
+                Request::Connect(request) if id > 0 => self.connect(id, request, now, out, effect),
+                // Anything else comes too early.
+                _ => Err(Disconnect::BAD_REQUEST.into()),
+            };
+        }
+        if id == 0 && !matches!(request, Request::Send(_)) {
+            return Err(Disconnect::BAD_REQUEST.into());
+        }
+        self.admit_command(id, now)?;
         match request {
-            Some(Request::Connect(request)) if connecting && id > 0 => {
-                self.connect(id, &request, now, out)
+            Request::Subscribe(request) => self.subscribe(id, request, now, effect),
+            Request::Unsubscribe(request) => {
+                self.client_unsubscribes(id, &request.channel, out, effect)
             }
-            // Anything else comes too early, and a second connect too late.
-            _ if connecting => Err(Disconnect::BAD_REQUEST.into()),
-            None if id == 0 => self.pong(),
-            Some(Request::Send(request)) => {
+            Request::Publish(request) => self.publish(id, request, now, effect),
+            Request::Presence(request) => self.presence(id, &request.channel, effect),
+            Request::PresenceStats(request) => self.presence_stats(id, &request.channel, effect),
+            Request::History(request) => self.history(id, request, effect),
+            Request::Rpc(request) => self.rpc(id, request, effect),
+            Request::Send(request) => {
                 effect(Effect::Message {
                     data: &request.data,
                 });
                 Ok(())
             }
-            _ if id == 0 => Err(Disconnect::BAD_REQUEST.into()),
-            Some(Request::Subscribe(request)) => self.subscribe(id, &request, effect),
-            Some(Request::Publish(request)) => self.publish(id, &request, effect),
-            Some(Request::Unsubscribe(request)) => {
-                self.client_unsubscribes(id, &request.channel, out, effect)
-            }
-            Some(
-                Request::Presence(ChannelRequest { channel })
-                | Request::PresenceStats(ChannelRequest { channel })
-                | Request::History(HistoryRequest { channel, .. }),
-            ) => {
-                self.channel_options(&channel)?;
-                Err(ErrorCode::NotAvailable.into())
-            }
-            Some(Request::Rpc(_)) => Err(ErrorCode::NotAvailable.into()),
-            // No token is acceptable where none can be verified, and none at all breaks the
-            // protocol.
-            Some(Request::Refresh(request)) => Err(if request.token.is_empty() {
-                Disconnect::BAD_REQUEST.into()
-            } else {
-                Disconnect::INVALID_TOKEN.into()
-            }),
-            Some(Request::SubRefresh(request)) => Err(if request.channel.is_empty() {
-                Disconnect::BAD_REQUEST.into()
-            } else if !self.subscriptions.contains(&request.channel) {
-                ErrorCode::PermissionDenied.into()
-            } else if request.token.is_empty() {
-                ErrorCode::BadRequest.into()
-            } else {
-                Disconnect::INVALID_TOKEN.into()
-            }),
-            Some(Request::Connect(_) | Request::Ping) | None => Err(Disconnect::BAD_REQUEST.into()),
+            Request::Refresh(request) => self.refresh(id, request, effect),
+            Request::SubRefresh(request) => self.sub_refresh(id, request, effect),
+            // A second connect comes too late.
+            Request::Connect(_) | Request::Ping => Err(Disconnect::BAD_REQUEST.into()),
         }
     }
 
-    fn connect(
-        &mut self,
-        id: u32,
-        request: &ConnectRequest<'_>,
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Refusal> {
-        // No key is configured by which a token could be valid.
-        if !request.token.is_empty() {
-            return Err(Disconnect::INVALID_TOKEN.into());
-        }
-        if !self.config.allow_anonymous {
-            return Err(Disconnect::BAD_REQUEST.into());
-        }
-        let limits = &self.config.limits;
-        let result = ConnectResult {
-            client: self.client,
-            version: &self.config.version,
-            ttl_seconds: None,
-            data: b"",
-            subs: &[],
-            ping_seconds: limits.ping_interval.as_secs() as u32,
-            pong: true,
-            session: "",
-            node: &self.config.node,
+    /// Counts a command against the client's rate.
+    fn admit_command(&mut self, id: u32, now: Instant) -> Result<(), Denied> {
+        let Some(rate) = self.config.limits.commands_rate else {
+            return Ok(());
         };
-        self.format.reply(out, id, &Reply::Connect(result));
-        // The first ping comes after a random half to whole interval, so that the pings of clients
-        // that came together do not stay together.
-        let half = limits.ping_interval / 2;
-        let share = f64::from(self.client.random_bits()) / f64::from(u32::MAX);
-        self.deadline = Some(now + half + half.mul_f64(share));
-        self.phase = Phase::Connected;
-        Ok(())
+        if self.more().commands.take(rate, now) {
+            Ok(())
+        } else if id == 0 {
+            // There is no reply by which the client could learn that its message is lost.
+            Err(Disconnect::TOO_MANY_REQUESTS.into())
+        } else {
+            Err(ErrorCode::TooManyRequests.into())
+        }
     }
 
-    fn pong(&mut self) -> Result<(), Refusal> {
-        if self.phase != Phase::AwaitingPong {
-            return Err(Disconnect::BAD_REQUEST.into());
-        }
-        self.phase = Phase::Connected;
-        let limits = &self.config.limits;
-        let until_next = limits.ping_interval - limits.pong_timeout;
-        self.deadline = self.deadline.map(|due| due + until_next);
-        Ok(())
-    }
-
-    fn subscribe(
-        &mut self,
-        id: u32,
-        request: &SubscribeRequest<'_>,
-        effect: &mut impl FnMut(Effect<'_>),
-    ) -> Result<(), Refusal> {
-        let channel = &*request.channel;
-        if channel.is_empty() || !matches!(&*request.delta, "" | "fossil") {
-            return Err(Disconnect::BAD_REQUEST.into());
-        }
-        let limits = &self.config.limits;
-        if channel.len() > limits.channel_length_max_bytes {
-            return Err(ErrorCode::BadRequest.into());
-        }
-        self.subscriptions.admits(channel, limits.channels_max)?;
-        let options = self.config.channels.options(channel)?;
-        // A token cannot be verified here, so none is valid; without one a private channel is
-        // closed to everybody.
-        if rules::is_private(channel) || !request.token.is_empty() {
-            return Err(ErrorCode::PermissionDenied.into());
-        }
-        if !options.may_subscribe(channel, self.user()) {
-            return Err(ErrorCode::PermissionDenied.into());
-        }
-        if request.kind != 0 {
-            return Err(ErrorCode::NotAvailable.into());
-        }
-        if request.has_tags_filter {
-            return Err(ErrorCode::BadRequest.into());
-        }
-        let join_leave = options.pushes_join_leave(self.user(), request.join_leave);
-        self.subscriptions.begin(channel, id, options.join_leave);
-        effect(Effect::Subscribe {
-            id,
-            channel,
-            join_leave,
-        });
-        Ok(())
-    }
-
-    fn client_unsubscribes(
-        &mut self,
-        id: u32,
-        channel: &str,
-        out: &mut Vec<u8>,
-        effect: &mut impl FnMut(Effect<'_>),
-    ) -> Result<(), Refusal> {
-        if channel.is_empty() {
-            return Err(Disconnect::BAD_REQUEST.into());
-        }
-        if let Some(subscription) = self.subscriptions.remove(channel) {
-            // A subscribe that still waits succeeds and ends in one: nothing was published in
-            // between, and the client may subscribe again without waiting for the engine.
-            if let Some(pending) = subscription.pending {
-                self.format
-                    .reply(out, pending, &Reply::Subscribe(SubscribeResult::default()));
-            }
-            self.end(&subscription, effect);
-        }
-        self.format.reply(out, id, &Reply::Unsubscribe);
-        Ok(())
-    }
-
-    fn publish(
-        &mut self,
-        id: u32,
-        request: &PublishRequest<'_>,
-        effect: &mut impl FnMut(Effect<'_>),
-    ) -> Result<(), Refusal> {
-        let channel = &*request.channel;
-        if request.data.is_empty() {
-            return Err(Disconnect::BAD_REQUEST.into());
-        }
-        let options = self.channel_options(channel)?;
-        // A subscribe that waits passed the same rules, and the engine gets it first.
-        let subscribed = self.subscriptions.contains(channel);
-        if !options.may_publish(self.user(), subscribed) {
-            return Err(ErrorCode::PermissionDenied.into());
-        }
-        if request.kind != 0 {
-            return Err(ErrorCode::NotAvailable.into());
-        }
-        if self.publishing >= self.config.limits.pending_publishes_max {
+    /// Makes room for one more command that the engine answers.
+    pub(super) fn hand_over(&mut self) -> Result<(), Denied> {
+        if self.pending >= self.config.limits.pending_commands_max {
             return Err(ErrorCode::TooManyRequests.into());
         }
-        self.publishing += 1;
-        effect(Effect::Publish {
-            id,
-            channel,
-            data: &request.data,
-            info: self.info(),
-        });
+        self.pending += 1;
         Ok(())
     }
 
-    /// The options of a channel that a command names.
-    fn channel_options(&self, channel: &str) -> Result<&ChannelOptions, Refusal> {
-        if channel.is_empty() {
-            return Err(Disconnect::BAD_REQUEST.into());
+    /// The engine has answered a command; whether the client is still to be told.
+    pub(super) fn is_answer_wanted(&mut self) -> bool {
+        if self.is_closed() {
+            return false;
         }
-        if channel.len() > self.config.limits.channel_length_max_bytes {
-            return Err(ErrorCode::BadRequest.into());
-        }
-        Ok(self.config.channels.options(channel)?)
+        debug_assert!(self.pending > 0, "an answer to a command that was not");
+        self.pending = self.pending.saturating_sub(1);
+        true
     }
+}
+
+/// The options of a channel that a command names.
+pub(super) fn channel_options<'c>(
+    config: &'c SessionConfig,
+    channel: &str,
+) -> Result<&'c ChannelOptions, Denied> {
+    if channel.is_empty() {
+        return Err(Disconnect::BAD_REQUEST.into());
+    }
+    if channel.len() > config.limits.channel_length_max_bytes {
+        return Err(ErrorCode::BadRequest.into());
+    }
+    Ok(config.channels.options(channel)?)
 }

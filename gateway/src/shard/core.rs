@@ -9,10 +9,14 @@ use std::time::Instant;
 use flux_runtime::ring::Key;
 use flux_runtime::wheel::{TimerKey, TimerWheel};
 
+use crate::authority::{Answer, QuestionKind};
+use crate::engine::history::HistoryOptions;
 use crate::engine::{Asker, Engine, PublishOptions};
-use crate::protocol::{Disconnect, ErrorCode, Tags, WireFormat};
-use crate::pubsub::{MessageRef, Released, Subscribed, Subscriptions, Unsubscribed, Variant, Wire};
-use crate::session::{Effect, Session, SessionConfig};
+use crate::protocol::{Disconnect, ErrorCode, WireFormat};
+use crate::pubsub::{
+    MessageRef, Released, StreamPosition, Subscribed, Subscriptions, Unsubscribed, Variant, Wire,
+};
+use crate::session::{self, Effect, Session, SessionConfig};
 
 use super::Shared;
 use super::buffers::Spares;
@@ -33,11 +37,10 @@ pub(super) struct Disconnected {
     pub(super) reason: String,
 }
 
-/// The answer to a subscribe that was there at once, while the session that asked was still busy.
-struct Subscription {
-    channel: Box<str>,
-    id: u32,
-    result: Result<(), ErrorCode>,
+/// An answer that was there at once, while the session that asked was still busy.
+enum Ready {
+    Subscribed(Box<str>, u32, Result<Option<StreamPosition>, ErrorCode>),
+    Answer(Answer),
 }
 
 pub(super) struct Core {
@@ -50,7 +53,7 @@ pub(super) struct Core {
     pub(super) spares: Spares,
     /// Set by a session's last effect.
     pub(super) disconnected: Option<Disconnected>,
-    answers: VecDeque<Subscription>,
+    answers: VecDeque<Ready>,
     replies: Vec<u8>,
 }
 
@@ -84,20 +87,23 @@ impl Core {
         at: At,
         session: &mut Session,
         out: &mut Vec<u8>,
-        _now: Instant,
+        now: Instant,
         step: impl FnOnce(&mut Session, &mut Vec<u8>, &mut Core),
     ) {
         let mut replies = std::mem::take(&mut self.replies);
         step(session, &mut replies, self);
         while let Some(answer) = self.answers.pop_front() {
-            let Subscription {
-                channel,
-                id,
-                result,
-            } = answer;
-            session.on_subscribed(&channel, id, result, &mut replies, &mut |effect| {
-                self.effect(at, effect);
-            });
+            let effect = &mut |effect: Effect<'_>| self.effect(at, effect);
+            match answer {
+                Ready::Subscribed(channel, id, result) => {
+                    let result = result.map(|position| session::Subscribed {
+                        position,
+                        recovery: None,
+                    });
+                    session.on_subscribed(&channel, id, result, now, &mut replies, effect);
+                }
+                Ready::Answer(answer) => session.on_answer(answer, now, &mut replies, effect),
+            }
         }
         at.wire.frame_into(out, &replies);
         replies.clear();
@@ -136,8 +142,11 @@ impl Core {
                 id,
                 channel,
                 join_leave,
+                delta,
+                history,
+                ..
             } => {
-                self.subscribe(at, id, channel, join_leave);
+                self.subscribe(at, id, channel, (join_leave, delta), history);
             }
             Effect::Unsubscribe { channel } => {
                 if let Unsubscribed::Left(Some(released)) =
@@ -149,21 +158,11 @@ impl Core {
             Effect::Publish {
                 id,
                 channel,
-                data,
-                info,
+                message,
+                options,
             } => {
-                let asker = Some(Asker {
-                    connection: at.key.0,
-                    command: id,
-                });
-                let message = MessageRef::Publication {
-                    data,
-                    info: Some(info),
-                    tags: Tags::NONE,
-                    delta: false,
-                };
                 self.engine
-                    .publish(channel, message, &PublishOptions::default(), asker);
+                    .publish(channel, message, &options, Some(asker(at, id)));
             }
             Effect::Join { channel, info } => {
                 self.engine.publish(
@@ -181,6 +180,21 @@ impl Core {
                     None,
                 );
             }
+            Effect::Enter { channel, info } => self.engine.enter(channel, info),
+            Effect::Exit { channel, client } => self.engine.exit(channel, client),
+            Effect::History {
+                id,
+                channel,
+                query,
+                options,
+            } => self.engine.history(channel, query, options, asker(at, id)),
+            Effect::Presence { id, channel } => self.engine.presence(channel, asker(at, id)),
+            Effect::PresenceStats { id, channel } => {
+                self.engine.presence_stats(channel, asker(at, id));
+            }
+            // Nobody checks tokens yet, and no backend is asked.
+            Effect::Ask(question) => self.answers.push_back(Ready::Answer(no(&question.kind))),
+            Effect::Notify(_) | Effect::Connected { .. } => {}
             Effect::Message { .. } => self.counters.messages_dropped.add(1),
             Effect::Close(disconnect) => {
                 self.disconnected = Some(Disconnected {
@@ -214,30 +228,57 @@ impl Core {
             .close(slot(key), &mut |released| unsubscribe(engine, &released));
     }
 
-    fn subscribe(&mut self, at: At, id: u32, channel: &str, join_leave: bool) {
+    fn subscribe(
+        &mut self,
+        at: At,
+        id: u32,
+        channel: &str,
+        (join_leave, delta): (bool, bool),
+        history: Option<HistoryOptions>,
+    ) {
         let variant = Variant {
             wire: at.wire,
             join_leave,
-            delta: false,
+            delta,
         };
         let result = match self
             .subscriptions
             .subscribe(slot(at.key), channel, variant, id, false)
         {
-            Subscribed::Active { .. } => Ok(()),
+            Subscribed::Active { position } => Ok(position),
             Subscribed::Duplicate => Err(ErrorCode::AlreadySubscribed),
             // The engine's word reaches everybody who waits, through the shard's mail.
             Subscribed::Waiting | Subscribed::Recovering { .. } => return,
             Subscribed::First { key, name } => {
-                self.engine.subscribe(&name, variant, key, None);
+                self.engine.subscribe(&name, variant, key, history);
                 return;
             }
         };
-        self.answers.push_back(Subscription {
-            channel: channel.into(),
-            id,
-            result,
-        });
+        self.answers
+            .push_back(Ready::Subscribed(channel.into(), id, result));
+    }
+}
+
+fn asker(at: At, command: u32) -> Asker {
+    Asker {
+        connection: at.key.0,
+        command,
+    }
+}
+
+/// The answer where nobody can say yes.
+fn no(question: &QuestionKind) -> Answer {
+    let invalid_token = || Disconnect::INVALID_TOKEN.into();
+    let not_available = || ErrorCode::NotAvailable.into();
+    match question {
+        QuestionKind::Connect { .. } => Answer::Connect(Err(invalid_token())),
+        QuestionKind::Refresh { .. } => Answer::Refresh(Err(invalid_token())),
+        QuestionKind::Subscribe { .. } => {
+            Answer::Subscribe(Err(ErrorCode::PermissionDenied.into()))
+        }
+        QuestionKind::SubRefresh { .. } => Answer::SubRefresh(Err(invalid_token())),
+        QuestionKind::Publish { .. } => Answer::Publish(Err(not_available())),
+        QuestionKind::Rpc { .. } => Answer::Rpc(Err(not_available())),
     }
 }
 

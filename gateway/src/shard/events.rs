@@ -7,9 +7,9 @@ use flux_runtime::ring::{Key, NetRing};
 
 use crate::engine::{Asker, Event};
 use crate::limits::EVENTS_A_TURN_MAX;
-use crate::protocol::{ErrorCode, Unsubscribe};
+use crate::protocol::ErrorCode;
 use crate::pubsub::{Appended, ChannelKey, Slot, StreamPosition};
-use crate::session::Session;
+use crate::session::{Session, Subscribed};
 
 use super::Shard;
 use super::core::{At, Core};
@@ -39,17 +39,34 @@ impl Shard {
                     }
                 }
                 Event::Published { asker, result } => {
-                    self.on_published(ring, asker, result.map(|_| ()), now);
+                    self.on_published(ring, asker, result, now);
                 }
                 Event::Subscribed { key, result } => {
                     self.on_subscribed(ring, key, result, now);
                 }
                 Event::Lost { key } => self.on_lost(ring, key, now),
-                // No session asks for these yet.
-                Event::Recovered { .. }
-                | Event::History { .. }
-                | Event::Presence { .. }
-                | Event::PresenceStats { .. } => {}
+                Event::History { asker, result } => {
+                    let key = Key(asker.connection);
+                    self.step(ring, key, now, |session, replies, _, _| {
+                        let result = result.as_ref().map_err(|error| *error);
+                        session.on_history(asker.command, result, replies);
+                    });
+                }
+                Event::Presence { asker, result } => {
+                    let key = Key(asker.connection);
+                    self.step(ring, key, now, |session, replies, _, _| {
+                        let result = result.as_deref().map_err(|error| *error);
+                        session.on_presence(asker.command, result, replies);
+                    });
+                }
+                Event::PresenceStats { asker, result } => {
+                    let key = Key(asker.connection);
+                    self.step(ring, key, now, |session, replies, _, _| {
+                        session.on_presence_stats(asker.command, result, replies);
+                    });
+                }
+                // The shard does not ask for it yet.
+                Event::Recovered { .. } => {}
             }
         }
     }
@@ -58,11 +75,11 @@ impl Shard {
         &mut self,
         ring: &mut NetRing,
         asker: Asker,
-        result: Result<(), ErrorCode>,
+        result: Result<Option<StreamPosition>, ErrorCode>,
         now: Instant,
     ) {
         match result {
-            Ok(()) => self.core.counters.published.add(1),
+            Ok(_) => self.core.counters.published.add(1),
             Err(_) => self.core.counters.publish_failures.add(1),
         }
         self.step(
@@ -93,15 +110,13 @@ impl Shard {
         }
         for (slot, command) in waited {
             self.step_at(ring, slot, now, |session, replies, core, at| {
-                session.on_subscribed(
-                    &channel,
-                    command,
-                    result.map(|_| ()),
-                    replies,
-                    &mut |effect| {
-                        core.effect(at, effect);
-                    },
-                );
+                let result = result.map(|position| Subscribed {
+                    position,
+                    recovery: None,
+                });
+                session.on_subscribed(&channel, command, result, now, replies, &mut |effect| {
+                    core.effect(at, effect);
+                });
             });
         }
     }
@@ -137,14 +152,7 @@ impl Shard {
         tracing::warn!(shard = self.index, %channel, subscribers = ended.len(), "a channel lost publications; its subscribers are told to subscribe anew");
         for slot in ended {
             self.step_at(ring, slot, now, |session, replies, core, at| {
-                session.unsubscribe(
-                    &channel,
-                    Unsubscribe::INSUFFICIENT_STATE,
-                    replies,
-                    &mut |effect| {
-                        core.effect(at, effect);
-                    },
-                );
+                session.lost(&channel, replies, &mut |effect| core.effect(at, effect));
             });
         }
     }

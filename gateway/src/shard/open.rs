@@ -9,8 +9,9 @@ use flux_runtime::ring::{Key, NetRing};
 use crate::http::{Cors, stream_head_into};
 use crate::protocol::{ClientId, Disconnect};
 use crate::pubsub::{Framing, Wire};
-use crate::session::Session;
+use crate::session::{Door, Effect, Session};
 
+use super::call::EmulatedSession;
 use super::connection::Phase;
 use super::{Client, Shard};
 
@@ -88,11 +89,12 @@ impl Shard {
         request: &[u8],
         now: Instant,
     ) {
-        let _ = request;
-        self.step(ring, key, now, |session, _, core, at| {
-            session.disconnect(Disconnect::NOT_AVAILABLE, &mut |effect| {
-                core.effect(at, effect);
-            });
+        self.step(ring, key, now, |session, replies, core, at| {
+            let effect = &mut |effect: Effect<'_>| core.effect(at, effect);
+            match at.wire.format.decode_connect_request(request) {
+                Ok(request) => session.connect_unidirectional(&request, now, replies, effect),
+                Err(_) => session.disconnect(Disconnect::BAD_REQUEST, effect),
+            }
         });
     }
 
@@ -114,11 +116,26 @@ impl Shard {
             },
         );
         connection.wire = wire;
+        let mut session_token = Box::default();
         if wire.transport != Framing::WebSocket && !wire.unidirectional {
-            connection.secret = Some(Box::new(fastrand::u128(..)));
+            let secret = fastrand::u128(..);
+            connection.secret = Some(Box::new(secret));
+            let session = EmulatedSession {
+                shard: self.index,
+                connection: key.0,
+                secret,
+            };
+            session_token = session.to_string().into_boxed_str();
         }
+        let door = Door {
+            format: wire.format,
+            transport: wire.transport,
+            unidirectional: wire.unidirectional,
+            session_token,
+            ..Door::default()
+        };
         let config = Rc::clone(&self.core.session_config);
-        let session = Session::new(config, wire.format, id, now);
+        let session = Session::new(config, door, id, now);
         if let Some(timer) = connection.timer.take() {
             self.core.wheel.cancel(timer);
         }

@@ -20,6 +20,10 @@ impl Shard {
         if connection.is_sending || matches!(connection.phase, Phase::Closing(_)) {
             return;
         }
+        // What the session writes next makes the connection ready again.
+        if matches!(&connection.phase, Phase::Session(session) if session.holds_publications()) {
+            return;
+        }
         let mut control = std::mem::take(&mut connection.out);
         if control.capacity() == 0 {
             // Small ranges of several channels are copied behind each other into it.

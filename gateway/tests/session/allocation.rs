@@ -72,7 +72,7 @@ fn a_publish_allocates_nothing() {
         client
             .session
             .on_message(message.as_bytes(), now, &mut out, &mut |_| published += 1);
-        client.session.on_published(7, Ok(()), &mut out);
+        client.session.on_published(7, Ok(None), &mut out);
         assert_eq!(out, br#"{"id":7,"publish":{}}"#);
     };
     round();
@@ -122,7 +122,7 @@ fn measure_a_publish() {
             .on_message(message.as_bytes(), now, &mut out, &mut |effect| {
                 std::hint::black_box(effect);
             });
-        client.session.on_published(7, Ok(()), &mut out);
+        client.session.on_published(7, Ok(None), &mut out);
         std::hint::black_box(&out);
     }
     println!(

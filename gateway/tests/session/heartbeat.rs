@@ -25,6 +25,7 @@ fn a_client_that_connects_at_the_last_moment_stays() {
     let mut client = Client::new(open_config());
     client.waits(10 * SECOND - MILLISECOND);
     client.sends(r#"{"id":1,"connect":{}}"#);
+    client.effects();
     client.waits(12 * SECOND);
     assert_eq!(client.effects(), []);
     assert!(client.session.is_connected());

@@ -49,7 +49,7 @@ fn a_channel_name_has_255_bytes() {
 #[test]
 fn reading_pauses_before_publishes_are_refused() {
     let mut config = open_config();
-    config.limits.pending_publishes_max = 4;
+    config.limits.pending_commands_max = 4;
     let mut client = Client::connected(config);
     let publish = |id: u32| format!(r#"{{"id":{id},"publish":{{"channel":"a","data":1}}}}"#);
     assert_eq!(client.sends(&publish(2)), "");

@@ -3,7 +3,7 @@
 use flux_gateway::protocol::{Disconnect, ErrorCode, Unsubscribe};
 use flux_gateway::session::{ChannelOptions, ChannelRules};
 
-use crate::client::{Client, Seen, open_config};
+use crate::client::{Client, Seen, open_config, seen};
 
 fn announcing() -> Client {
     let mut config = open_config();
@@ -131,33 +131,24 @@ fn the_server_may_end_a_subscription() {
     client.sends(SUBSCRIBE);
     client.subscribed("a", 2, Ok(()));
     client.effects();
-    let mut out = Vec::new();
-    let mut seen: Vec<Seen> = Vec::new();
-    client.session.unsubscribe(
-        "a",
-        Unsubscribe::INSUFFICIENT_STATE,
-        &mut out,
-        &mut |effect| seen.push(effect.into()),
+    let end = |client: &mut Client| {
+        client.step(|session, _, out, mut effect| {
+            session.unsubscribe("a", Unsubscribe::SERVER, out, &mut effect);
+        })
+    };
+    assert_eq!(
+        end(&mut client),
+        r#"{"push":{"channel":"a","unsubscribe":{"code":2000,"reason":"server unsubscribe"}}}"#
     );
     assert_eq!(
-        String::from_utf8_lossy(&out),
-        r#"{"push":{"channel":"a","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#
-    );
-    assert_eq!(
-        seen,
+        client.effects(),
         [
             Seen::Unsubscribe("a".to_owned()),
             Seen::Leave("a".to_owned()),
         ]
     );
-    out.clear();
-    seen.clear();
-    client
-        .session
-        .unsubscribe("a", Unsubscribe::SERVER, &mut out, &mut |effect| {
-            seen.push(effect.into());
-        });
-    assert!(out.is_empty() && seen.is_empty());
+    assert_eq!(end(&mut client), "");
+    assert_eq!(client.effects(), []);
 }
 
 #[test]
@@ -168,8 +159,8 @@ fn a_session_takes_its_subscriptions_with_it() {
         client.sends(r#"{"id":3,"subscribe":{"channel":"b"}}"#);
         client.subscribed("a", 2, Ok(()));
         client.effects();
-        let mut seen: Vec<Seen> = Vec::new();
-        let mut effect = |effect: flux_gateway::session::Effect<'_>| seen.push(effect.into());
+        let mut effects: Vec<Seen> = Vec::new();
+        let mut effect = |effect: flux_gateway::session::Effect<'_>| seen(effect, &mut effects);
         if close {
             client.session.disconnect(Disconnect::SHUTDOWN, &mut effect);
             client.session.disconnect(Disconnect::SLOW, &mut effect);
@@ -185,7 +176,7 @@ fn a_session_takes_its_subscriptions_with_it() {
         if close {
             expected.push(Seen::Close(3001, "shutdown".to_owned()));
         }
-        assert_eq!(seen, expected);
+        assert_eq!(effects, expected);
         assert!(client.session.is_closed());
     }
 }

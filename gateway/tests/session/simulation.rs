@@ -188,8 +188,9 @@ impl Observed {
                     assert!(self.unanswered.contains(&id));
                     self.owed.push(Owed::Published(id));
                 }
-                Seen::Message(_) => {}
+                Seen::Message(_) | Seen::Connected(_) => {}
                 Seen::Close(..) => self.closed = true,
+                other => panic!("{other:?} is not switched on"),
             }
         }
         for reply in replies.lines() {
@@ -227,7 +228,7 @@ fn run(seed: u64) -> (usize, usize) {
     let mut random = Rng::with_seed(seed);
     let mut config = open_config();
     config.channels = ChannelRules::flat(ChannelOptions::open());
-    config.limits.pending_publishes_max = 6;
+    config.limits.pending_commands_max = 6;
     config.limits.channels_max = 2;
     let config = Rc::new(config);
     let mut sessions: Vec<_> = (0..SESSIONS)

@@ -1,13 +1,10 @@
 //! Frames as clients send them, and the frames and effects that follow.
 
-use flux_gateway::protocol::ErrorCode;
+use flux_gateway::authority::Answer;
+use flux_gateway::protocol::{Disconnect, ErrorCode};
 use flux_gateway::session::{ChannelOptions, ChannelRules, Namespace};
 
-use crate::client::{CLIENT, Client, Seen, open_config};
-
-fn closed(code: u16, reason: &str) -> Seen {
-    Seen::Close(code, reason.to_owned())
-}
+use crate::client::{CLIENT, Client, Seen, closed, open_config};
 
 fn bad_request() -> Vec<Seen> {
     vec![closed(3501, "bad request")]
@@ -32,6 +29,7 @@ fn the_javascript_sdk_connects_and_subscribes_in_one_frame() {
     assert_eq!(
         client.effects(),
         [
+            Seen::Connected(String::new()),
             Seen::Subscribe(2, "news".to_owned(), false),
             Seen::Subscribe(3, "room".to_owned(), false),
         ]
@@ -56,6 +54,7 @@ fn the_python_sdk_puts_blanks_between_tokens() {
     assert_eq!(
         client.effects(),
         [
+            Seen::Connected(String::new()),
             Seen::Subscribe(2, "news".to_owned(), false),
             Seen::Publish(3, "news".to_owned(), r#"{"input": "test"}"#.to_owned()),
         ]
@@ -191,12 +190,25 @@ fn nothing_may_come_before_connect() {
 #[test]
 fn a_failed_connect_drops_the_rest_of_its_frame() {
     let rest = "\n{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}";
+    let connect = format!(r#"{{"id":1,"connect":{{"token":"t"}}}}{rest}"#);
     let mut client = Client::new(open_config());
-    assert_eq!(
-        client.sends(&format!(r#"{{"id":1,"connect":{{"token":"t"}}}}{rest}"#)),
-        ""
-    );
+    assert_eq!(client.sends(&connect), "");
+    client.effects();
+    client.answers(Answer::Connect(Err(Disconnect::INVALID_TOKEN.into())));
     assert_eq!(client.effects(), [closed(3500, "invalid token")]);
+
+    // One that may try again is still there, and has to connect first.
+    let mut client = Client::new(open_config());
+    client.sends(&connect);
+    client.sends(rest.trim());
+    client.effects();
+    assert_eq!(
+        client.answers(Answer::Connect(Err(ErrorCode::TokenExpired.into()))),
+        r#"{"id":1,"error":{"code":109,"message":"token expired"}}"#
+    );
+    assert_eq!(client.effects(), []);
+    client.sends(rest.trim());
+    assert_eq!(client.effects(), bad_request());
 
     let mut config = open_config();
     config.allow_anonymous = false;
@@ -220,56 +232,6 @@ fn what_stands_before_a_broken_line_is_answered() {
 }
 
 #[test]
-fn tokens_are_refused_as_long_as_none_can_be_verified() {
-    let subscribed = r#"{"id":2,"subscribe":{"channel":"a"}}"#;
-    for (frame, reply, effects) in [
-        (
-            r#"{"id":3,"subscribe":{"channel":"b","token":"t"}}"#,
-            r#"{"id":3,"error":{"code":103,"message":"permission denied"}}"#,
-            vec![],
-        ),
-        (
-            r#"{"id":3,"subscribe":{"channel":"$b"}}"#,
-            r#"{"id":3,"error":{"code":103,"message":"permission denied"}}"#,
-            vec![],
-        ),
-        (
-            r#"{"id":3,"sub_refresh":{"channel":"b","token":"t"}}"#,
-            r#"{"id":3,"error":{"code":103,"message":"permission denied"}}"#,
-            vec![],
-        ),
-        (
-            r#"{"id":3,"sub_refresh":{"channel":"a"}}"#,
-            r#"{"id":3,"error":{"code":107,"message":"bad request"}}"#,
-            vec![],
-        ),
-        (
-            r#"{"id":3,"sub_refresh":{"channel":"a","token":"t"}}"#,
-            "",
-            vec![
-                Seen::Unsubscribe("a".to_owned()),
-                closed(3500, "invalid token"),
-            ],
-        ),
-        (
-            r#"{"id":3,"refresh":{"token":"t"}}"#,
-            "",
-            vec![
-                Seen::Unsubscribe("a".to_owned()),
-                closed(3500, "invalid token"),
-            ],
-        ),
-    ] {
-        let mut client = Client::connected(open_config());
-        client.sends(subscribed);
-        client.subscribed("a", 2, Ok(()));
-        client.effects();
-        assert_eq!(client.sends(frame), reply, "{frame}");
-        assert_eq!(client.effects(), effects, "{frame}");
-    }
-}
-
-#[test]
 fn channels_follow_their_namespace() {
     let mut config = open_config();
     config.channels = ChannelRules {
@@ -290,6 +252,7 @@ fn channels_follow_their_namespace() {
                 },
             },
         ],
+        ..ChannelRules::default()
     };
     let denied = r#"{"id":2,"error":{"code":103,"message":"permission denied"}}"#;
     let unknown = r#"{"id":2,"error":{"code":102,"message":"unknown channel"}}"#;

@@ -41,10 +41,7 @@ impl Default for Settings {
             shards: 1,
             session: SessionConfig {
                 allow_anonymous: true,
-                channels: ChannelRules {
-                    without_namespace,
-                    namespaces: Vec::new(),
-                },
+                channels: ChannelRules::flat(without_namespace),
                 ..SessionConfig::default()
             },
             subscriptions: SubscriptionsConfig::default(),

@@ -30,6 +30,14 @@ pub struct Commands<'a> {
     empty: bool,
 }
 
+impl<'a> Commands<'a> {
+    /// The lines that have not been looked at.
+    #[must_use]
+    pub fn remaining(&self) -> &'a [u8] {
+        self.rest.unwrap_or_default()
+    }
+}
+
 impl<'a> Iterator for Commands<'a> {
     type Item = Result<Command<'a>, DecodeError>;
 

@@ -29,6 +29,14 @@ pub struct Commands<'a> {
     is_empty: bool,
 }
 
+impl<'a> Commands<'a> {
+    /// The messages that have not been looked at.
+    #[must_use]
+    pub fn remaining(&self) -> &'a [u8] {
+        self.rest.remaining()
+    }
+}
+
 impl<'a> Iterator for Commands<'a> {
     type Item = Result<Command<'a>, DecodeError>;
 

@@ -40,6 +40,11 @@ impl<'a> Reader<'a> {
         Self { rest: bytes }
     }
 
+    /// What has not been read.
+    pub(super) const fn remaining(&self) -> &'a [u8] {
+        self.rest
+    }
+
     pub(super) const fn is_at_end(&self) -> bool {
         self.rest.is_empty()
     }
