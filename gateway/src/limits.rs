@@ -218,6 +218,11 @@ pub const REDIS_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 pub const REDIS_PROBE_DEADLINE: Duration = Duration::from_secs(3);
 /// Longest pause between two attempts to reach Redis.
 pub const REDIS_RECONNECT_DELAY_MAX: Duration = Duration::from_secs(1);
+/// Time between two looks at where Redis is, while nothing speaks against what is known: sentinels and
+/// clusters only.
+pub const REDIS_GUIDE_INTERVAL: Duration = Duration::from_secs(3);
+/// Shortest time between two such looks.
+pub const REDIS_GUIDE_PAUSE_MIN: Duration = Duration::from_millis(100);
 
 // A record must fit into what may wait, or it could never be delivered.
 const _: () = assert!(REDIS_RECORD_BYTES_MAX < REDIS_RECEIVED_BYTES_MAX);

@@ -15,10 +15,10 @@ use tokio::time::{sleep, timeout};
 
 use super::super::request::Request;
 use super::config::RedisConfig;
-use super::interest::Command;
+use super::interest::{Command, Released};
 use super::keys::Keys;
-use super::link::{Link, LinkEvent};
-use super::server::{Phase, Server};
+use super::link::{Answer, Link, LinkEvent};
+use super::server::{Outcome, Phase, Server};
 use super::shards::Shards;
 use crate::limits::{
     REDIS_PROBE_DEADLINE, REDIS_PROBE_INTERVAL, REDIS_PUBLISH_BATCH, REDIS_RECONNECT_DELAY_MAX,
@@ -37,10 +37,23 @@ pub(super) enum EndpointEvent {
 type Connecting = Pin<Box<dyn Future<Output = RedisResult<Link>> + Send>>;
 
 pub(super) struct Endpoint {
-    client: redis::Client,
+    /// None while it is not known where the server is.
+    client: Option<redis::Client>,
+    /// Where that is, for people.
+    name: String,
+    /// Whether a server there has to say itself that it is a master.
+    must_be_master: bool,
+    /// Something speaks against the server being where it is said to be.
+    doubts: bool,
+    /// Why the connections have to be replaced.
+    is_spoilt: Option<&'static str>,
+    /// It has nothing to serve.
+    is_retired: bool,
     config: Arc<RedisConfig>,
     keys: Arc<Keys>,
     probe_channel: Arc<[u8]>,
+    /// That of the next connection.
+    next_probe_channel: Arc<[u8]>,
     server: Server,
     link: Option<Link>,
     connecting: Option<Connecting>,
@@ -54,16 +67,23 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     pub(super) fn new(
-        client: redis::Client,
+        must_be_master: bool,
         config: Arc<RedisConfig>,
         keys: Arc<Keys>,
         origin: u64,
         now: Instant,
     ) -> Self {
+        let probe_channel: Arc<[u8]> = keys.probe(origin).into_bytes().into();
         Self {
-            client,
+            client: None,
+            name: "unknown address".to_owned(),
+            must_be_master,
+            doubts: false,
+            is_spoilt: None,
+            is_retired: false,
             config,
-            probe_channel: keys.probe(origin).into_bytes().into(),
+            probe_channel: Arc::clone(&probe_channel),
+            next_probe_channel: probe_channel,
             keys,
             server: Server::new(origin),
             link: None,
@@ -73,6 +93,75 @@ impl Endpoint {
             silence: Duration::ZERO,
             last_probe: now,
         }
+    }
+
+    /// The server is at `client` from now on. Where that is another one than before, the connections go
+    /// there at once.
+    pub(super) fn go_to(&mut self, client: redis::Client, name: String, shards: &mut Shards) {
+        if self.client.is_some() && self.name == name {
+            return;
+        }
+        self.client = Some(client);
+        self.name = name;
+        self.attempts = 0;
+        self.is_retired = false;
+        if self.link.is_some() {
+            let why = format!("its master is {} now", self.name);
+            self.lose(&why, shards);
+        } else {
+            self.reconnect();
+        }
+    }
+
+    /// Probes go through this pub/sub channel, from the next connection on.
+    pub(super) fn probe_with(&mut self, probe_channel: String) {
+        self.next_probe_channel = probe_channel.into_bytes().into();
+    }
+
+    /// There is nothing for it to serve any more.
+    pub(super) fn retire(&mut self, shards: &mut Shards) {
+        self.client = None;
+        self.connecting = None;
+        self.lose("no slot is left to it", shards);
+        self.is_retired = true;
+        self.away = None;
+    }
+
+    /// `channel` goes to another server.
+    pub(super) fn release(&mut self, channel: &str) -> Option<Released> {
+        self.server.release(channel)
+    }
+
+    /// `channel` comes from another server.
+    pub(super) fn adopt(&mut self, channel: &Arc<str>, released: Released, shards: &mut Shards) {
+        self.server.adopt(channel, released, shards);
+    }
+
+    /// Channels that the server did not want have been seen to; those that are still here are tried again.
+    pub(super) fn settle(&mut self) {
+        self.server.settle();
+    }
+
+    /// Whether it is not known where the server is.
+    pub(super) fn is_nowhere(&self) -> bool {
+        self.client.is_none()
+    }
+
+    /// Nobody says where the server is.
+    pub(super) fn is_not_found(&mut self, why: &str) {
+        if self.client.is_none() && !self.is_retired {
+            self.away = Some(why.to_owned());
+        }
+    }
+
+    /// Where the server is, for people.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether since the last call something spoke against the server being there.
+    pub(super) fn take_doubts(&mut self) -> bool {
+        std::mem::take(&mut self.doubts)
     }
 
     /// Why not everything travels through this server; none while it does.
@@ -111,18 +200,28 @@ impl Endpoint {
                 for push in pushes {
                     self.on_push(push, shards);
                 }
+                if let Some(why) = self.is_spoilt.take() {
+                    self.lose(why, shards);
+                }
             }
             EndpointEvent::Link(LinkEvent::Published { first, outcomes }) => {
                 for (sequence, outcome) in (first..).zip(outcomes) {
+                    self.doubts |= outcome == Outcome::Elsewhere;
                     self.server.published(sequence, outcome, shards);
                 }
             }
             EndpointEvent::Link(LinkEvent::Commanded {
-                command: Command::Subscribe,
+                command,
                 channels,
-                is_refused: true,
-            }) => self.server.refused(&channels, shards),
-            EndpointEvent::Link(LinkEvent::Commanded { .. }) => {}
+                answer,
+            }) => match (command, answer) {
+                (_, Answer::Done) | (Command::Unsubscribe, Answer::Refused) => {}
+                (Command::Subscribe, Answer::Refused) => self.server.refused(&channels, shards),
+                (_, Answer::Elsewhere) => {
+                    self.server.elsewhere(&channels);
+                    self.doubts = true;
+                }
+            },
             EndpointEvent::Link(LinkEvent::Broken(why)) => self.lose(&why, shards),
         }
     }
@@ -132,7 +231,7 @@ impl Endpoint {
     pub(super) fn send(&mut self) {
         if self.server.phase() == Phase::Up && self.away.take().is_some() {
             self.attempts = 0;
-            tracing::info!("everything travels through Redis");
+            tracing::info!(server = %self.name, "everything travels through Redis");
         }
         let Some(link) = &mut self.link else { return };
         while self.server.has_unsent() && link.may_publish() {
@@ -202,6 +301,18 @@ impl Endpoint {
             (PushKind::Subscribe | PushKind::SSubscribe, Some(channel), _) => {
                 self.server.subscribed(channel, shards);
             }
+            (PushKind::SUnsubscribe, None, _) => {
+                self.is_spoilt = Some("the slot of its probe went to another server");
+            }
+            (PushKind::SUnsubscribe, Some(channel), _) if !self.server.is_going(channel) => {
+                self.server.dropped(channel);
+                self.doubts = true;
+                // The crate takes it for an answer to a command that is under way, and from then on
+                // each answer for one to the command before.
+                if self.link.as_ref().is_some_and(|link| !link.may_command()) {
+                    self.is_spoilt = Some("a slot went to another server during a command");
+                }
+            }
             (PushKind::Unsubscribe | PushKind::SUnsubscribe, Some(channel), _) => {
                 self.server.unsubscribed(channel);
             }
@@ -222,9 +333,11 @@ impl Endpoint {
             Err(error) => {
                 shards.metrics.redis_connect_failures.add(1);
                 if self.attempts.is_power_of_two() {
-                    tracing::warn!(%error, attempts = self.attempts, "Redis is not reachable");
+                    let (server, attempts) = (&self.name, self.attempts);
+                    tracing::warn!(%server, %error, attempts, "Redis is not reachable");
                 }
                 self.away = Some(error.to_string());
+                self.doubts = true;
                 self.reconnect();
             }
         }
@@ -237,16 +350,21 @@ impl Endpoint {
             self.on_push(push, shards);
         }
         drop(link);
+        self.is_spoilt = None;
         self.server.lost(shards);
         shards.metrics.redis_lost.add(1);
-        tracing::warn!(why, "Redis is lost; publications stay on this node");
+        tracing::warn!(server = %self.name, why, "Redis is lost; publications stay on this node");
         self.away = Some(why.to_owned());
+        self.doubts = true;
         self.reconnect();
     }
 
     /// Begins an attempt to connect, after a pause that doubles with each and is different on each
     /// node: many of them lose a Redis at the same time.
-    pub(super) fn reconnect(&mut self) {
+    fn reconnect(&mut self) {
+        let Some(client) = self.client.clone() else {
+            return;
+        };
         let delay = match self.attempts {
             0 => Duration::ZERO,
             attempts => RECONNECT_DELAY_MIN
@@ -255,9 +373,10 @@ impl Endpoint {
                 .mul_f64(0.5 + fastrand::f64() / 2.0),
         };
         self.attempts += 1;
-        let client = self.client.clone();
+        let must_be_master = self.must_be_master;
         let (connect_timeout, io_timeout) = (self.config.connect_timeout, self.config.io_timeout);
-        let probe_channel = Arc::clone(&self.probe_channel);
+        let probe_channel = Arc::clone(&self.next_probe_channel);
+        self.probe_channel = Arc::clone(&probe_channel);
         let is_sharded = self.keys.is_sharded();
         self.connecting = Some(Box::pin(async move {
             sleep(delay).await;
@@ -267,6 +386,7 @@ impl Endpoint {
                 io_timeout,
                 probe_channel,
                 is_sharded,
+                must_be_master,
             );
             // Some connections and a command, each with a bound of its own that is longer.
             match timeout(connect_timeout * 2, link).await {

@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use flux_registry::{RedisDeployment, redis_client};
 use flux_runtime::control::Readiness;
 use flux_runtime::mailbox::{Waker, mailbox};
-use redis::ProtocolVersion;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -18,8 +16,7 @@ use super::super::request::Request;
 use super::super::{Engine, EngineHandle, EngineMetrics};
 use super::config::{RedisConfig, RedisConfigError};
 use super::endpoint::{Endpoint, EndpointEvent};
-use super::keys::{KeyLayout, Keys};
-use super::route::server_of;
+use super::follow::Follow;
 use super::shard::RedisShard;
 use super::shards::Shards;
 use crate::limits::{MAILBOX_MESSAGES, REDIS_REQUESTS_MAX};
@@ -42,6 +39,7 @@ pub struct RedisEngine {
     shards: Shards,
     /// Never empty; a channel lives on one of them (see [`Self::route`]).
     endpoints: Vec<Endpoint>,
+    follow: Follow,
     readiness: Readiness,
     /// What was announced last.
     announced: Option<Option<String>>,
@@ -64,7 +62,7 @@ impl Engine {
         readiness: Readiness,
     ) -> Result<(Vec<Engine>, RedisEngine, EngineHandle), RedisConfigError> {
         let now = Instant::now();
-        let endpoints = endpoints(config, fastrand::u64(..), now)?;
+        let (follow, endpoints) = Follow::new(config, fastrand::u64(..), now)?;
         let metrics = Arc::new(EngineMetrics::default());
         let (sender, requests) = mpsc::channel(REDIS_REQUESTS_MAX);
         let mut doors = Vec::new();
@@ -84,6 +82,7 @@ impl Engine {
             requests,
             shards: Shards::new(outboxes, metrics),
             endpoints,
+            follow,
             readiness,
             announced: None,
             last_tick: now,
@@ -93,32 +92,6 @@ impl Engine {
         engine.announce();
         Ok((doors, engine, EngineHandle::to_thread(sender)))
     }
-}
-
-/// The servers of a deployment, in the order in which channels are divided among them.
-fn endpoints(
-    config: RedisConfig,
-    origin: u64,
-    now: Instant,
-) -> Result<Vec<Endpoint>, RedisConfigError> {
-    let (logins, layout) = match &config.deployment {
-        RedisDeployment::Single(login) => (vec![login.clone()], KeyLayout::Plain),
-        RedisDeployment::Sharded(logins) => (logins.clone(), KeyLayout::Plain),
-        RedisDeployment::Sentinel(_) | RedisDeployment::Cluster(_) => {
-            let why = "this deployment is not supported yet; name one server or several";
-            return Err(RedisConfigError(why.to_owned()));
-        }
-    };
-    let keys = Arc::new(Keys::new(&config.prefix, layout));
-    let config = Arc::new(config);
-    logins
-        .iter()
-        .map(|login| {
-            let client = redis_client(login, ProtocolVersion::RESP3).map_err(RedisConfigError)?;
-            let (config, keys) = (Arc::clone(&config), Arc::clone(&keys));
-            Ok(Endpoint::new(client, config, keys, origin, now))
-        })
-        .collect()
 }
 
 impl RedisEngine {
@@ -134,9 +107,7 @@ impl RedisEngine {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut requests = Vec::with_capacity(REQUESTS_AT_ONCE);
         self.last_tick = Instant::now();
-        for endpoint in &mut self.endpoints {
-            endpoint.reconnect();
-        }
+        self.follow.start(&mut self.endpoints, &mut self.shards);
         loop {
             let is_clear = self.shards.flush();
             tokio::select! {
@@ -160,12 +131,16 @@ impl RedisEngine {
                         endpoint.on_event(event, &mut self.shards);
                     }
                 }
+                view = self.follow.next() => {
+                    self.follow.on_view(view, &mut self.endpoints, &mut self.shards);
+                }
                 _ = ticks.tick() => self.on_tick(),
                 () = sleep(RETRY_INTERVAL), if !is_clear => {}
             }
             for endpoint in &mut self.endpoints {
                 endpoint.send();
             }
+            self.follow.look(&mut self.endpoints);
             self.announce();
             self.count();
         }
@@ -173,7 +148,7 @@ impl RedisEngine {
 
     /// The server that `channel` lives on: the one place that decides it.
     fn route(&self, channel: &str) -> usize {
-        server_of(channel, self.endpoints.len())
+        self.follow.route(channel, self.endpoints.len())
     }
 
     fn on_tick(&mut self) {
@@ -189,16 +164,26 @@ impl RedisEngine {
         }
     }
 
-    /// Says so when a server is away, and when all is well again.
+    /// Says so when a server is away, which, and when all is well again.
     fn announce(&mut self) {
-        let mut away = self.endpoints.iter().filter_map(Endpoint::away);
-        let why = away.next().map(|why| {
-            let (count, all) = (1 + away.count(), self.endpoints.len());
+        let away = self.endpoints.iter().filter_map(|endpoint| {
+            let why = endpoint.away()?;
+            Some((endpoint.name(), why))
+        });
+        let away: Vec<(&str, &str)> = away.collect();
+        let why = away.first().map(|(name, why)| {
+            let (count, all) = (away.len(), self.endpoints.len());
             let which = match all {
-                1 => String::new(),
-                _ => format!("{count} of {all} servers: "),
+                1 => (*name).to_owned(),
+                _ => {
+                    let names: Vec<&str> = away.iter().map(|(name, _)| *name).collect();
+                    format!("{count} of {all} servers ({})", names.join(", "))
+                }
             };
-            format!("redis: {which}{why}; publications reach only the subscribers on this node")
+            format!(
+                "redis: {which}: {why}; publications of its channels reach only the subscribers on this \
+                 node"
+            )
         });
         if self.announced.as_ref() != Some(&why) {
             self.readiness.set_degraded(TOPIC, why.clone());

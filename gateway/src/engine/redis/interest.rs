@@ -40,6 +40,13 @@ struct Channel {
     waiters: Vec<Waiter>,
 }
 
+/// What of a channel goes with it to another server.
+#[derive(Debug)]
+pub(super) struct Released {
+    has_listeners: bool,
+    waiters: Vec<Waiter>,
+}
+
 /// A command for many channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Command {
@@ -56,6 +63,8 @@ pub(super) struct Interest {
     to_unsubscribe: VecDeque<Arc<str>>,
     /// To be subscribed one by one: Redis refused the batch that they were in.
     alone: VecDeque<Arc<str>>,
+    /// Not this server's to deliver, it says; whose they are has to be found out first.
+    stray: Vec<Arc<str>>,
     owed: usize,
     subscribed: usize,
     is_connected: bool,
@@ -236,6 +245,99 @@ impl Interest {
         None
     }
 
+    /// Whether the end of the subscription to `channel` was asked for.
+    pub(super) fn is_going(&self, channel: &str) -> bool {
+        let entry = self.channels.get(channel);
+        entry.is_none_or(|entry| entry.at_redis == AtRedis::Going)
+    }
+
+    /// Redis has ended the subscription to `channel` by itself: it belongs to another server now.
+    pub(super) fn dropped(&mut self, channel: &str) {
+        let Some((name, entry)) = self.channels.get_key_value_mut(channel) else {
+            return;
+        };
+        if entry.at_redis != AtRedis::Yes {
+            return;
+        }
+        entry.at_redis = AtRedis::No;
+        self.subscribed -= 1;
+        if !entry.has_listeners {
+            self.channels.remove(channel);
+        } else {
+            if !std::mem::replace(&mut entry.is_owed, true) {
+                self.owed += 1;
+            }
+            self.stray.push(Arc::clone(name));
+        }
+        self.check_invariants();
+    }
+
+    /// Redis has answered that those of `batch` that it has not confirmed belong to another server.
+    pub(super) fn elsewhere(&mut self, batch: &[Arc<str>]) {
+        for name in batch {
+            if let Some(entry) = self.channels.get_mut(name)
+                && matches!(entry.at_redis, AtRedis::Coming | AtRedis::Going)
+            {
+                entry.at_redis = AtRedis::No;
+                if entry.has_listeners {
+                    self.stray.push(Arc::clone(name));
+                } else {
+                    self.channels.remove(name);
+                }
+            }
+        }
+        self.check_invariants();
+    }
+
+    /// What was found out about stray channels has been acted upon: those that are still here are
+    /// tried here again.
+    pub(super) fn settle(&mut self) {
+        self.to_subscribe.extend(self.stray.drain(..));
+    }
+
+    /// All channels.
+    pub(super) fn channels(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.channels.keys()
+    }
+
+    /// `channel` goes to another server.
+    pub(super) fn release(&mut self, channel: &str) -> Option<Released> {
+        let entry = self.channels.remove(channel)?;
+        self.owed -= usize::from(entry.is_owed);
+        self.subscribed -= usize::from(entry.at_redis == AtRedis::Yes);
+        self.check_invariants();
+        Some(Released {
+            has_listeners: entry.has_listeners,
+            waiters: entry.waiters,
+        })
+    }
+
+    /// `channel` comes from another server. Hands out who is served locally, as this one is away.
+    pub(super) fn adopt(&mut self, channel: &Arc<str>, released: Released) -> Vec<Waiter> {
+        if !released.has_listeners || self.channels.contains_key(channel) {
+            return released.waiters;
+        }
+        let (waiters, served) = match self.is_connected {
+            true => (released.waiters, Vec::new()),
+            false => (Vec::new(), released.waiters),
+        };
+        // Where nobody waits, all were told that they listen.
+        let is_owed = waiters.is_empty();
+        self.owed += usize::from(is_owed);
+        let entry = Channel {
+            has_listeners: true,
+            at_redis: AtRedis::No,
+            is_owed,
+            waiters,
+        };
+        self.channels.insert(Arc::clone(channel), entry);
+        if self.is_connected {
+            self.to_subscribe.push_back(Arc::clone(channel));
+        }
+        self.check_invariants();
+        served
+    }
+
     /// There is a connection again: everything that is listened to is to be subscribed.
     pub(super) fn connect(&mut self) {
         self.is_connected = true;
@@ -250,6 +352,7 @@ impl Interest {
         self.to_subscribe.clear();
         self.to_unsubscribe.clear();
         self.alone.clear();
+        self.stray.clear();
         self.subscribed = 0;
         self.channels.retain(|_, entry| {
             entry.at_redis = AtRedis::No;

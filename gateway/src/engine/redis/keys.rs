@@ -20,6 +20,8 @@
     reason = "the names of history and presence, which come next"
 )]
 
+use flux_registry::slot_of;
+
 /// How names are made, and which pub/sub goes with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum KeyLayout {
@@ -68,9 +70,24 @@ impl Keys {
         }
     }
 
+    /// The slot of everything that belongs to `channel`, in a cluster.
+    pub(super) fn slot(&self, channel: &str) -> u16 {
+        slot_of(self.channel(channel).as_bytes())
+    }
+
     /// The pub/sub channel of this process's own probes.
     pub(super) fn probe(&self, origin: u64) -> String {
         format!("{}.node.{origin:016x}", self.prefix)
+    }
+
+    /// The same where it has to be in a slot that a certain server has. One is found, unless the server has
+    /// next to none.
+    pub(super) fn probe_in(&self, origin: u64, is_its: impl Fn(u16) -> bool) -> String {
+        const TRIES: u32 = 1 << 18;
+        let name = |n| format!("{}.{n}", self.probe(origin));
+        let mut found = (0..TRIES).map(name);
+        let found = found.find(|name| is_its(slot_of(name.as_bytes())));
+        found.unwrap_or_else(|| self.probe(origin))
     }
 
     /// The publications of `channel`.

@@ -40,10 +40,20 @@ pub(super) enum LinkEvent {
     Commanded {
         command: Command,
         channels: Vec<Arc<str>>,
-        is_refused: bool,
+        answer: Answer,
     },
     /// A connection is gone, or must go.
     Broken(String),
+}
+
+/// Redis's answer to a command about subscriptions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    Done,
+    /// It will not do this, and would do others.
+    Refused,
+    /// Some of them belong to another server.
+    Elsewhere,
 }
 
 /// Both connections; dropping it closes them.
@@ -65,6 +75,7 @@ impl Link {
         io_timeout: Duration,
         probe_channel: Arc<[u8]>,
         is_sharded: bool,
+        must_be_master: bool,
     ) -> RedisResult<Link> {
         let pushes = Arc::new(Pushes::default());
         let config = |name: &'static str| {
@@ -74,9 +85,12 @@ impl Link {
                 .set_response_timeout(Some(io_timeout))
                 .set_push_sender(move |push| pushes.put(name, push))
         };
-        let publisher = client
+        let mut publisher = client
             .get_multiplexed_async_connection_with_config(&config("publishing"))
             .await?;
+        if must_be_master {
+            check_master(&mut publisher).await?;
+        }
         let subscriber = client
             .get_multiplexed_async_connection_with_config(&config("subscriber"))
             .await?;
@@ -158,21 +172,36 @@ impl Link {
             && let Poll::Ready(result) = pending.as_mut().poll(context)
             && let Some((command, channels, _)) = self.command.take()
         {
-            let is_refused = match result {
-                Ok(()) => false,
+            let answer = match result {
+                Ok(()) => Answer::Done,
+                Err(error) if is_elsewhere(error.code()) => Answer::Elsewhere,
                 Err(error) if is_refusal(&error) => {
                     tracing::warn!(%error, "Redis has refused a subscription");
-                    true
+                    Answer::Refused
                 }
                 Err(error) => return Poll::Ready(broken("subscriber", &error)),
             };
             return Poll::Ready(LinkEvent::Commanded {
                 command,
                 channels,
-                is_refused,
+                answer,
             });
         }
         Poll::Pending
+    }
+}
+
+/// Sentinels may be behind, or name one that has not been told yet: it has to say so itself.
+async fn check_master(connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    let role: Value = redis::cmd("ROLE").query_async(connection).await?;
+    match &role {
+        Value::Array(parts) if matches!(parts.first(), Some(Value::BulkString(role)) if role == b"master") => {
+            Ok(())
+        }
+        _ => {
+            let what = "the server that the sentinels name is not a master (yet)";
+            Err((redis::ErrorKind::Client, what).into())
+        }
     }
 }
 
@@ -215,6 +244,11 @@ fn is_refusal(error: &RedisError) -> bool {
     matches!(error.code(), Some("NOPERM" | "ERR"))
 }
 
+/// Whether a server of a cluster has answered that this is for another one, or for nobody yet.
+fn is_elsewhere(code: Option<&str>) -> bool {
+    matches!(code, Some("MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN"))
+}
+
 /// What became of each publication of a pipeline.
 fn outcomes(values: &[Value]) -> Result<Vec<Outcome>, String> {
     values
@@ -226,6 +260,7 @@ fn outcomes(values: &[Value]) -> Result<Vec<Outcome>, String> {
             Value::ServerError(error) if matches!(error.code(), "NOPERM" | "ERR") => {
                 Ok(Outcome::Refused)
             }
+            Value::ServerError(error) if is_elsewhere(Some(error.code())) => Ok(Outcome::Elsewhere),
             Value::ServerError(error) => Err(format!("publishing connection: {error:?}")),
             other => Err(format!("unexpected answer to PUBLISH: {other:?}")),
         })

@@ -6,6 +6,9 @@
 //! | the loop that brings all of the following together | `engine` |
 //! | where Redis is | `config` |
 //! | which of several servers a channel lives on | `route` |
+//! | where servers are that change their places: Sentinel, Cluster | `guide` |
+//! | which server of a cluster has which slots | `topology` (no I/O) |
+//! | what follows from that for the servers and channels here | `follow` |
 //! | every name in Redis, and the commands that go with a cluster | `keys` |
 //! | one Redis server with its connections | `endpoint` |
 //! | the same server as this node sees it: away, restoring, up | `server` (no I/O) |
@@ -20,6 +23,8 @@
 mod config;
 mod endpoint;
 mod engine;
+mod follow;
+mod guide;
 mod interest;
 mod keys;
 mod ledger;
@@ -31,6 +36,7 @@ mod shard;
 mod shards;
 #[cfg(test)]
 mod simulation;
+mod topology;
 
 pub use config::{RedisConfig, RedisConfigError};
 pub use engine::RedisEngine;

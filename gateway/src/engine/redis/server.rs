@@ -23,7 +23,7 @@ use hashbrown::HashMap;
 
 use super::super::Event;
 use super::super::request::Request;
-use super::interest::{Command, Interest};
+use super::interest::{Command, Interest, Released};
 use super::ledger::{Content, Echo, Ledger, LedgerFull};
 use super::record::{self, Body, Record, Rejected};
 use super::shards::Shards;
@@ -42,6 +42,8 @@ pub(super) enum Phase {
 pub(super) enum Outcome {
     Taken,
     Refused,
+    /// It belongs to another server, or to none at the moment; nothing was done.
+    Elsewhere,
 }
 
 pub(super) struct Server {
@@ -223,6 +225,7 @@ impl Server {
                 shards.metrics.redis_refused.add(1);
                 Err(ErrorCode::Internal)
             }
+            Outcome::Elsewhere => Err(ErrorCode::Internal),
         };
         if let Some(asker) = self.ledger.confirm(sequence, result.is_err()) {
             shards.published(asker, result);
@@ -245,6 +248,45 @@ impl Server {
     /// Redis has confirmed the end of a subscription.
     pub(super) fn unsubscribed(&mut self, channel: &str) {
         self.interest.unsubscribed(channel);
+    }
+
+    /// Whether the end of the subscription to `channel` was asked for.
+    pub(super) fn is_going(&self, channel: &str) -> bool {
+        self.interest.is_going(channel)
+    }
+
+    /// Redis has ended the subscription to `channel` by itself: it belongs to another server now.
+    pub(super) fn dropped(&mut self, channel: &str) {
+        self.interest.dropped(channel);
+    }
+
+    /// Redis has answered that those of `batch` that it has not confirmed belong to another server.
+    pub(super) fn elsewhere(&mut self, batch: &[Arc<str>]) {
+        self.interest.elsewhere(batch);
+    }
+
+    /// What was found out about channels that belong elsewhere has been acted upon.
+    pub(super) fn settle(&mut self) {
+        self.interest.settle();
+    }
+
+    /// All channels that this server has to deliver.
+    pub(super) fn channels(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.interest.channels()
+    }
+
+    /// `channel` goes to another server. What is under way here is answered here.
+    pub(super) fn release(&mut self, channel: &str) -> Option<Released> {
+        let released = self.interest.release(channel);
+        self.rise();
+        released
+    }
+
+    /// `channel` comes from another server.
+    pub(super) fn adopt(&mut self, channel: &Arc<str>, released: Released, shards: &mut Shards) {
+        for waiter in self.interest.adopt(channel, released) {
+            shards.subscribed(waiter, Ok(None));
+        }
     }
 
     /// Redis has refused a SUBSCRIBE.
