@@ -13,6 +13,8 @@ use std::cell::Cell;
 
 use client_frames::{BINARY, CONTINUATION, ClientFrame, Length, PING, PONG, TEXT, write_header};
 use flux_gateway::http::{HeadScan, Policy, Progress, Request};
+use flux_gateway::protocol::{Tags, WireFormat, command};
+use flux_gateway::pubsub::{ChannelKey, MessageRef, Sequencer, Variant, Wire};
 use flux_gateway::websocket::{CloseReason, Decoder, Event, Limits, Opcode, frame_into};
 
 /// Counts per thread, so that tests beside each other do not disturb.
@@ -247,5 +249,80 @@ fn a_million_fragments_cost_bounded_memory() {
         assert_eq!(fragments, taken);
         assert!(counts.held_bytes_max <= 256 * 1024, "{counts:?}");
         assert_eq!(counts.held_bytes, 0);
+    }
+}
+
+#[test]
+fn a_publication_costs_no_allocation_of_its_own_in_any_encoding() {
+    let variant = |format, delta| Variant {
+        wire: Wire {
+            format,
+            ..Wire::default()
+        },
+        join_leave: false,
+        delta,
+    };
+    let (mut sequencer, name) = (Sequencer::new(), std::sync::Arc::from("c"));
+    for (shard, variant) in [
+        variant(WireFormat::Json, false),
+        variant(WireFormat::Protobuf, false),
+        variant(WireFormat::Json, true),
+        variant(WireFormat::Protobuf, true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let key = ChannelKey {
+            index: 0,
+            generation: 0,
+        };
+        sequencer.join(&name, variant, shard as u16, key);
+    }
+    let mut payload = format!("{{\"n\":1000,\"text\":\"{}\"}}", "x".repeat(150)).into_bytes();
+    let mut bytes = 0;
+    let mut publish = |count: u32| {
+        for n in 0..count {
+            payload[6] = b'0' + (n % 10) as u8;
+            let message = MessageRef::Publication {
+                data: &payload,
+                info: None,
+                tags: Tags::NONE,
+                delta: true,
+            };
+            sequencer.publish(&name, message, None, &mut |_, _, delivered| {
+                bytes += delivered.slice.len() + delivered.full.map_or(0, |full| full.len());
+                true
+            });
+        }
+    };
+    publish(5_000);
+    let counts = measure(|| publish(10_000));
+    // What is left is the memory of the logs, a quarter of a megabyte and its count of users at a
+    // time.
+    let chunks = bytes / (256 * 1024) + 5;
+    assert!(bytes > 5 * 1024 * 1024, "{bytes}");
+    assert!(
+        counts.allocations <= 2 * chunks as u64,
+        "{counts:?}, {chunks}"
+    );
+}
+
+#[test]
+fn a_command_of_either_format_is_read_without_an_allocation() {
+    let json = br#"{"id":1,"publish":{"channel":"news","data":{"a":1}}}"#;
+    let protobuf = b"\x13\x08\x01\x3a\x0f\x0a\x04news\x12\x07{\"a\":1}";
+    for (format, message) in [
+        (WireFormat::Json, &json[..]),
+        (WireFormat::Protobuf, protobuf),
+    ] {
+        let counts = measure(|| {
+            for command in format.decode(message) {
+                let request = command.expect("valid").request;
+                assert!(
+                    matches!(request, Some(command::Request::Publish(publish)) if publish.channel == "news")
+                );
+            }
+        });
+        assert_eq!(counts.allocations, 0, "{format:?}");
     }
 }

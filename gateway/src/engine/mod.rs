@@ -167,6 +167,12 @@ pub enum Event {
         /// The channel.
         key: ChannelKey,
     },
+    /// Something was published in this channel that is not JSON, and the subscribers under this key
+    /// speak JSON: nothing more will be delivered, and they are to be disconnected (3506).
+    Inappropriate {
+        /// The channel.
+        key: ChannelKey,
+    },
 }
 
 /// A shard's door to its engine.

@@ -6,6 +6,7 @@
 //! | what the gateway may say | [`reply`] |
 //! | every code, with its words | [`codes`] |
 //! | tags of a publication | [`tags`] |
+//! | a publication by how it differs from the one before | [`delta`] |
 //! | JSON: commands from bytes, replies and pushes to bytes | [`json`] |
 //! | Protobuf: the same | [`protobuf`] |
 //!
@@ -16,6 +17,7 @@
 pub mod client_id;
 pub mod codes;
 pub mod command;
+pub mod delta;
 pub mod json;
 pub mod protobuf;
 pub mod reply;

@@ -5,7 +5,8 @@
 //! | what is published | `publication` |
 //! | how that looks to a kind of client | `wire` |
 //! | where a client is in a channel's history | `position` |
-//! | one order per channel; encoded once per variant, handed to the shards that listen | `sequencer` |
+//! | one order per channel; framed once per variant, handed to the shards that listen | `sequencer` |
+//! | a message's encodings, each made once | `encodings` |
 //! | what a shard keeps of a channel: the stretch of log that somebody still needs | `channel` |
 //! | who on this shard listens to what, and how far each has read | `subscriptions`, `table` |
 //! | a round: which connections have something to send, and its bytes | `fanout` |
@@ -16,6 +17,7 @@
 //! leaves in one send.
 
 mod channel;
+mod encodings;
 mod fanout;
 mod pacing;
 mod position;
@@ -31,7 +33,7 @@ pub use fanout::{Gathered, SlowReason};
 pub use pacing::{Due, Pacer, PacingConfig};
 pub use position::{Epoch, KnownEpoch, StreamPosition};
 pub use publication::{Message, MessageKind, MessageRef, OwnedClientInfo};
-pub use sequencer::{Delivered, Interest, Sequencer};
+pub use sequencer::{Delivered, Interest, Sequenced, Sequencer};
 pub use subscriptions::{
     Appended, Released, Stats, Subscribed, Subscriptions, SubscriptionsConfig, Unsubscribed,
 };

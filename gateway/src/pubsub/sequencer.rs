@@ -8,6 +8,7 @@
 //! Invariants
 //! - A channel is in the table exactly while some shard listens to some variant of it.
 //! - A feed (a variant's log and its listeners) exists exactly while it has listeners.
+//! - A channel's last payload is kept only while some feed of it has deltas.
 //! - A shard is at most once among the listeners of a feed, with the key it last joined with.
 
 use std::sync::Arc;
@@ -17,8 +18,9 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use super::{ChannelKey, MessageRef, ShardIndex, StreamPosition, Variant, Wire};
-use crate::protocol::{Push, WireFormat};
+use super::encodings::{Content, Encodings};
+use super::{ChannelKey, MessageKind, MessageRef, ShardIndex, StreamPosition, Variant};
+use crate::limits::DELTA_BYTES_MAX;
 
 /// How a listener's coming or going changed what this sequencer needs of the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +44,18 @@ pub struct Delivered {
     pub offset: u64,
 }
 
+/// What became of a message.
+#[derive(Debug)]
+pub struct Sequenced {
+    /// How many shards took it.
+    pub taken: usize,
+    /// Whether the channel has lost its last listener by it.
+    pub interest: Interest,
+    /// Listeners whose clients speak JSON, which the message is not. They are no longer listeners;
+    /// the shards must be told so ([`crate::engine::Event::Inappropriate`]).
+    pub inappropriate: SmallVec<[(ShardIndex, ChannelKey); 2]>,
+}
+
 /// One variant of a channel: its log and who gets it.
 struct Feed {
     variant: Variant,
@@ -59,6 +73,12 @@ struct Feed {
 struct Channel {
     /// In no order: few, and rarely more than one or two.
     feeds: SmallVec<[Box<Feed>; 2]>,
+    previous: Option<Box<Previous>>,
+}
+
+/// The payload of a channel's last publication, of which the next one may be told as a delta.
+struct Previous {
+    payload: Vec<u8>,
 }
 
 impl Channel {
@@ -73,54 +93,28 @@ impl Channel {
 
     fn drop_unheard_feeds(&mut self) {
         self.feeds.retain(|feed| !feed.listeners.is_empty());
-    }
-}
-
-/// The encodings of one message that are in use; their memory serves the next one.
-#[derive(Default)]
-struct Encodings {
-    made: Vec<Encoding>,
-    used: usize,
-}
-
-struct Encoding {
-    format: WireFormat,
-    unidirectional: bool,
-    bytes: Vec<u8>,
-}
-
-impl Encodings {
-    /// Forgets the last message.
-    fn begin(&mut self) {
-        self.used = 0;
+        if !self.has_deltas() {
+            self.previous = None;
+        }
     }
 
-    /// `push` as clients of `wire` get it, but for the framing.
-    fn of(&mut self, wire: Wire, push: &Push<'_>) -> &[u8] {
-        let same = |made: &Encoding| {
-            made.format == wire.format && made.unidirectional == wire.unidirectional
-        };
-        let at = match self.made[..self.used].iter().position(same) {
-            Some(at) => at,
-            None => {
-                let at = self.used;
-                if at == self.made.len() {
-                    self.made.push(Encoding {
-                        format: wire.format,
-                        unidirectional: wire.unidirectional,
-                        bytes: Vec::new(),
-                    });
-                }
-                let new = &mut self.made[at];
-                new.format = wire.format;
-                new.unidirectional = wire.unidirectional;
-                new.bytes.clear();
-                wire.push(&mut new.bytes, push);
-                self.used += 1;
-                at
-            }
-        };
-        &self.made[at].bytes
+    fn has_deltas(&self) -> bool {
+        self.feeds.iter().any(|feed| feed.variant.delta)
+    }
+
+    /// Keeps a publication's payload for the next one, where that may become a delta.
+    fn remember(&mut self, payload: &[u8]) {
+        if !self.has_deltas() || payload.len() > DELTA_BYTES_MAX {
+            self.previous = None;
+            return;
+        }
+        let previous = self.previous.get_or_insert_with(|| {
+            Box::new(Previous {
+                payload: Vec::new(),
+            })
+        });
+        previous.payload.clear();
+        previous.payload.extend_from_slice(payload);
     }
 }
 
@@ -132,6 +126,8 @@ pub struct Sequencer {
     warm: Vec<(Arc<str>, Variant, u64)>,
     feeds_made: u64,
     encodings: Encodings,
+    /// Whole messages beside their deltas: not in the feeds' logs, which must be without holes.
+    wholes: LogWriter,
 }
 
 impl Sequencer {
@@ -217,57 +213,71 @@ impl Sequencer {
     /// the slice out, one per listening shard. `position` is the message's own place in the
     /// channel's history, where it has one. `deliver` says whether the shard took it; one that could
     /// not is no longer a listener (it must be told that it missed something).
-    ///
-    /// Returns how many shards took it, and whether the channel has lost its last listener by it.
     pub fn publish(
         &mut self,
         channel: &str,
         message: MessageRef<'_>,
         position: Option<StreamPosition>,
         deliver: &mut impl FnMut(ShardIndex, ChannelKey, Delivered) -> bool,
-    ) -> (usize, Interest) {
-        let Some((name, entry)) = self.channels.get_key_value_mut(channel) else {
-            return (0, Interest::Unchanged);
+    ) -> Sequenced {
+        let mut sequenced = Sequenced {
+            taken: 0,
+            interest: Interest::Unchanged,
+            inappropriate: SmallVec::new(),
         };
-        let offset = position.map_or(0, |position| position.offset);
-        let push = message.push(name, offset);
-        let mut taken = 0;
+        let Some((name, entry)) = self.channels.get_key_value_mut(channel) else {
+            return sequenced;
+        };
+        let content = Content {
+            channel: name,
+            message,
+            offset: position.map_or(0, |position| position.offset),
+            previous: entry.previous.as_ref().map(|previous| &*previous.payload),
+        };
         self.encodings.begin();
         for feed in &mut entry.feeds {
             let variant = feed.variant;
             if !variant.carries(message.kind()) {
                 continue;
             }
-            let encoded = self.encodings.of(variant.wire, &push);
-            let frame = variant.wire.frame(encoded.len());
-            let slice = feed
-                .writer
-                .append(&[frame.prefix(), encoded, frame.suffix()]);
+            if !self.encodings.is_appropriate(&content, variant) {
+                sequenced.inappropriate.append(&mut feed.listeners);
+                continue;
+            }
+            let (slice, full) = match self.encodings.delta(&content, variant) {
+                Some(delta) => {
+                    let slice = framed(&mut feed.writer, variant, delta);
+                    let whole = self.encodings.whole(&content, variant);
+                    (slice, Some(framed(&mut self.wholes, variant, whole)))
+                }
+                None => {
+                    let whole = self.encodings.whole(&content, variant);
+                    (framed(&mut feed.writer, variant, whole), None)
+                }
+            };
             feed.has_written = true;
             if !std::mem::replace(&mut feed.is_listed, true) {
                 self.warm.push((Arc::clone(name), variant, feed.id));
             }
-            feed.listeners.retain(|(shard, key)| {
-                let delivered = Delivered {
-                    slice: slice.clone(),
-                    full: None,
-                    offset,
-                };
-                deliver(*shard, *key, delivered)
-            });
-            taken += feed.listeners.len();
+            let delivered = Delivered {
+                slice,
+                full,
+                offset: content.offset,
+            };
+            feed.listeners
+                .retain(|(shard, key)| deliver(*shard, *key, delivered.clone()));
+            sequenced.taken += feed.listeners.len();
+        }
+        if message.kind() == MessageKind::Publication {
+            entry.remember(message.payload());
         }
         entry.drop_unheard_feeds();
-        let ended = entry.is_unheard();
-        if ended {
+        if entry.is_unheard() {
+            sequenced.interest = Interest::Ended;
             self.channels.remove(channel);
         }
         self.check_invariants();
-        let interest = match ended {
-            true => Interest::Ended,
-            false => Interest::Unchanged,
-        };
-        (taken, interest)
+        sequenced
     }
 
     /// Gives back the log memory of channels that were quiet since the last call. To be called
@@ -286,6 +296,7 @@ impl Sequencer {
             }
             feed.is_listed
         });
+        self.wholes.release();
     }
 
     /// How many channels have listeners.
@@ -308,6 +319,8 @@ impl Sequencer {
         if cfg!(debug_assertions) && self.channels.len() <= 64 {
             for (name, channel) in &self.channels {
                 assert!(!channel.is_unheard(), "{name}: kept without listeners");
+                let keeps = channel.previous.is_some();
+                assert!(!keeps || channel.has_deltas(), "{name}: kept for no delta");
                 for (at, feed) in channel.feeds.iter().enumerate() {
                     assert!(!feed.listeners.is_empty(), "{name}: feed without listeners");
                     let twice = channel.feeds[..at]
@@ -322,4 +335,10 @@ impl Sequencer {
             }
         }
     }
+}
+
+/// Puts one encoded push with its frame into a log.
+fn framed(log: &mut LogWriter, variant: Variant, encoded: &[u8]) -> LogSlice {
+    let frame = variant.wire.frame(encoded.len());
+    log.append(&[frame.prefix(), encoded, frame.suffix()])
 }

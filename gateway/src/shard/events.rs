@@ -7,7 +7,7 @@ use flux_runtime::ring::{Key, NetRing};
 
 use crate::engine::{Asker, Event};
 use crate::limits::EVENTS_A_TURN_MAX;
-use crate::protocol::ErrorCode;
+use crate::protocol::{Disconnect, ErrorCode};
 use crate::pubsub::{Appended, ChannelKey, Slot, StreamPosition};
 use crate::session::{Session, Subscribed};
 
@@ -45,6 +45,7 @@ impl Shard {
                     self.on_subscribed(ring, key, result, now);
                 }
                 Event::Lost { key } => self.on_lost(ring, key, now),
+                Event::Inappropriate { key } => self.on_inappropriate(ring, key, now),
                 Event::History { asker, result } => {
                     let key = Key(asker.connection);
                     self.step(ring, key, now, |session, replies, _, _| {
@@ -153,6 +154,27 @@ impl Shard {
         for slot in ended {
             self.step_at(ring, slot, now, |session, replies, core, at| {
                 session.lost(&channel, replies, &mut |effect| core.effect(at, effect));
+            });
+        }
+    }
+
+    /// Something was published in a channel that its subscribers' format cannot carry: they are
+    /// disconnected, since they would miss it whenever they came back.
+    fn on_inappropriate(&mut self, ring: &mut NetRing, key: ChannelKey, now: Instant) {
+        let mut ended: Vec<Slot> = Vec::new();
+        let Some(channel) = self
+            .core
+            .subscriptions
+            .lose(key, &mut |slot| ended.push(slot))
+        else {
+            return;
+        };
+        tracing::warn!(shard = self.index, %channel, subscribers = ended.len(), "something other than JSON was published for JSON clients; they are disconnected");
+        for slot in ended {
+            self.step_at(ring, slot, now, |session, _, core, at| {
+                session.disconnect(Disconnect::INAPPROPRIATE_PROTOCOL, &mut |effect| {
+                    core.effect(at, effect);
+                });
             });
         }
     }

@@ -298,7 +298,7 @@ impl Loop {
                     .append(key, &slice, full.as_ref(), offset);
                 assert_eq!(appended, Appended::Taken, "the engine left something out");
             }
-            Event::Lost { key } => self.lose(key),
+            Event::Lost { key } | Event::Inappropriate { key } => self.lose(key),
             // Nobody asks for these here.
             Event::Recovered { .. }
             | Event::History { .. }

@@ -1,4 +1,5 @@
-//! Promise: both wire formats say the same, as the schema has it, and no bytes make a decoder panic.
+//! Promise: both wire formats say the same, as the schema has it, and no bytes make a decoder panic;
+//! what a channel's listeners get is this, framed for their transport.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,5 +8,6 @@
 )]
 
 mod commands;
+mod feeds;
 mod replies;
 mod schema;

@@ -204,9 +204,12 @@ impl MemoryEngine {
                 outboxes[usize::from(shard)].deliver(key, delivered)
             }
         };
-        let (_, interest) = sequencer.publish(channel, message, position, deliver);
+        let sequenced = sequencer.publish(channel, message, position, deliver);
         metrics.sequenced.add(1);
-        self.release(channel, interest);
+        for (shard, key) in sequenced.inappropriate {
+            self.tell(shard, Event::Inappropriate { key });
+        }
+        self.release(channel, sequenced.interest);
     }
 
     /// Works with the stream of a channel that this shard owns.

@@ -56,7 +56,7 @@ impl Shards {
     /// lost its last listener by it.
     pub(super) fn sequence(&mut self, channel: &str, message: MessageRef<'_>) -> bool {
         let outboxes = &mut self.outboxes;
-        let (_, interest) =
+        let sequenced =
             self.sequencer
                 .publish(channel, message, None, &mut |shard, key, delivered| {
                     outboxes
@@ -64,10 +64,13 @@ impl Shards {
                         .is_some_and(|outbox| outbox.deliver(key, delivered))
                 });
         self.metrics.sequenced.add(1);
-        if interest == Interest::Ended {
+        for (shard, key) in sequenced.inappropriate {
+            self.tell(shard, Event::Inappropriate { key });
+        }
+        if sequenced.interest == Interest::Ended {
             self.count_channels();
         }
-        interest == Interest::Ended
+        sequenced.interest == Interest::Ended
     }
 
     /// The channel cannot be delivered: those who have waited are refused, other listeners are told

@@ -369,6 +369,7 @@ impl World {
                             listener.got.push((of, number));
                             self.delivered += 1;
                         }
+                        Event::Inappropriate { .. } => panic!("only JSON is published here"),
                         Event::Lost { .. } => panic!("nothing is lost here"),
                     }
                 }

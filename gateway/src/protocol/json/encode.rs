@@ -400,6 +400,11 @@ fn number(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&digits[at..]);
 }
 
+/// Appends text as a JSON string.
+pub fn encode_text(out: &mut Vec<u8>, text: &str) {
+    string(out, text);
+}
+
 /// A JSON string (RFC 8259, 7): quotes, backslashes and control characters escaped, nothing else.
 fn string(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";

@@ -7,7 +7,9 @@ mod scan;
 use std::borrow::Cow;
 
 pub use decode::{Commands, decode, decode_connect_request};
-pub use encode::{encode_bare_push, encode_client_info, encode_ping, encode_push, encode_reply};
+pub use encode::{
+    encode_bare_push, encode_client_info, encode_ping, encode_push, encode_reply, encode_text,
+};
 pub use scan::Malformed;
 
 /// A valid JSON value on one line. Line ends can only stand between its tokens; on the wire they
@@ -32,15 +34,30 @@ pub fn on_one_line(value: &[u8]) -> Cow<'_, [u8]> {
 /// # Errors
 /// Where they are not.
 pub fn check_value(bytes: &[u8]) -> Result<(), Malformed> {
-    let expected = "JSON on one line";
-    let text = simdutf8::basic::from_utf8(bytes).map_err(|_| Malformed { at: 0, expected })?;
-    let mut scanner = scan::Scanner::new(text);
-    scanner.value()?;
-    scanner.end()?;
+    check(bytes)?;
     match memchr::memchr2(b'\r', b'\n', bytes) {
         None => Ok(()),
-        Some(at) => Err(Malformed { at, expected }),
+        Some(at) => Err(Malformed { at, expected: LINE }),
     }
+}
+
+/// Whether `bytes` are one JSON value, as `check_value` has it but on any number of lines: what
+/// [`on_one_line`] may be used on.
+#[must_use]
+pub fn is_value(bytes: &[u8]) -> bool {
+    check(bytes).is_ok()
+}
+
+const LINE: &str = "JSON on one line";
+
+fn check(bytes: &[u8]) -> Result<(), Malformed> {
+    let text = simdutf8::basic::from_utf8(bytes).map_err(|_| Malformed {
+        at: 0,
+        expected: LINE,
+    })?;
+    let mut scanner = scan::Scanner::new(text);
+    scanner.value()?;
+    scanner.end()
 }
 
 #[cfg(test)]
@@ -55,6 +72,7 @@ mod tests {
         for bad in [&b""[..], b"{", b"1 2", b"[\n]", b"\"\xff\"", b"{}\r"] {
             assert!(check_value(bad).is_err(), "{bad:?}");
         }
+        assert!(is_value(b"[\n1]\r") && !is_value(b"[\n"));
     }
 
     #[test]
