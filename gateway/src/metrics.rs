@@ -34,7 +34,7 @@ const GAUGES: [PerShard; 4] = [
     ("flux_subscriptions", "Subscriptions", |c| &c.subscriptions),
 ];
 
-const COUNTERS: [PerShard; 23] = [
+const COUNTERS: [PerShard; 24] = [
     ("flux_accepted", "Connections accepted", |c| &c.accepted),
     (
         "flux_accept_failures",
@@ -73,6 +73,11 @@ const COUNTERS: [PerShard; 23] = [
         "flux_publish_failures",
         "Publications that could not be taken",
         |c| &c.publish_failures,
+    ),
+    (
+        "flux_questions_refused",
+        "Questions of sessions that found no room at the authority's door",
+        |c| &c.questions_refused,
     ),
     (
         "flux_messages_dropped",

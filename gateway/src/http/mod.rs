@@ -36,7 +36,7 @@ pub use body::{Body, BodyLength};
 pub use cors::Cors;
 pub use emulation::Emulation;
 pub use head::{HeadScan, Progress};
-pub use origin::{AllowedOrigins, OriginPatternError};
+pub use origin::{AllowedOrigins, Glob, OriginPatternError};
 pub use rejection::Rejection;
 pub use request::{API_FIELDS, ApiHead, Page, Plain, Post, Preflight, Purpose, Request, Stream};
 pub use upgrade::{Endpoint, Subprotocol, Upgrade};

@@ -13,12 +13,12 @@ const ALTERNATIVES_MAX: usize = 256;
 /// The allow-list.
 #[derive(Clone, Debug, Default)]
 pub struct AllowedOrigins {
-    globs: Vec<Glob>,
+    globs: Vec<Plain>,
 }
 
 /// An entry of the allow-list that is not a glob.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("origin pattern `{pattern}`: {problem}")]
+#[error("pattern `{pattern}`: {problem}")]
 pub struct OriginPatternError {
     pattern: String,
     problem: &'static str,
@@ -35,13 +35,38 @@ enum Token {
     },
 }
 
-type Glob = Vec<Token>;
+type Plain = Vec<Token>;
+
+/// A pattern as in the allow-list, for any text, upper and lower case told apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glob(Vec<Plain>);
+
+impl Glob {
+    /// Compiles the pattern.
+    ///
+    /// # Errors
+    /// As [`AllowedOrigins::new`].
+    pub fn new(pattern: &str) -> Result<Glob, OriginPatternError> {
+        compile(pattern)
+            .map(Glob)
+            .map_err(|problem| OriginPatternError {
+                pattern: pattern.to_owned(),
+                problem,
+            })
+    }
+
+    /// Whether the pattern matches all of `text`.
+    pub fn matches(&self, text: &str) -> bool {
+        let text: Vec<char> = text.chars().collect();
+        self.0.iter().any(|plain| matches(plain, &text))
+    }
+}
 
 /// Open braces: what stood before them, and the alternatives that are complete.
 #[derive(Default)]
 struct Braces {
-    before: Vec<Glob>,
-    alternatives: Vec<Glob>,
+    before: Vec<Plain>,
+    alternatives: Vec<Plain>,
 }
 
 impl AllowedOrigins {
@@ -76,8 +101,8 @@ impl AllowedOrigins {
 }
 
 /// One pattern as the plain globs that it stands for.
-fn compile(pattern: &str) -> Result<Vec<Glob>, &'static str> {
-    let mut globs: Vec<Glob> = vec![Vec::new()];
+fn compile(pattern: &str) -> Result<Vec<Plain>, &'static str> {
+    let mut globs: Vec<Plain> = vec![Vec::new()];
     let mut braces: Option<Braces> = None;
     let mut chars = pattern.chars();
     while let Some(char) = chars.next() {

@@ -1,14 +1,17 @@
 //! Seeded simulation of one sequencer and several shards against a simple model: from its
-//! subscription on, every subscriber sees each publication once and in order, or it is evicted.
+//! subscription on, every subscriber sees each publication once and in order, or it is evicted or
+//! told that something was lost. In channels with history a client that comes back goes on where
+//! it was: over all its subscriptions it sees every offset once. Where deltas are sent, no client
+//! gets one before a whole publication.
 //!
 //! `FLUX_SEED=n` repeats a run.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use flux_runtime::log::LogSlice;
+use flux_runtime::log::{LogSlice, LogWriter};
 
 use super::*;
 use crate::protocol::{ClientId, ClientInfo, Tags};
@@ -17,19 +20,42 @@ const SHARDS: usize = 3;
 const SLOTS: u32 = 12;
 const CHANNELS: usize = 5;
 const LAG_BYTES_MAX: u64 = 3_000;
-const VARIANTS: [Variant; 2] = [Variant::JSON, Variant::JSON_JOIN_LEAVE];
+const VARIANTS: [Variant; 3] = [
+    Variant::JSON,
+    Variant::JSON_JOIN_LEAVE,
+    Variant {
+        delta: true,
+        ..Variant::JSON
+    },
+];
 
 /// What goes to the sequencer's thread.
 enum Request {
     Join(Arc<str>, Variant, ShardIndex, ChannelKey),
     Leave(Arc<str>, Variant, ShardIndex, ChannelKey),
     Publish(usize, MessageKind),
+    /// Channel, who asks, and from where it goes on.
+    Recover {
+        channel: usize,
+        shard: ShardIndex,
+        key: ChannelKey,
+        slot: Slot,
+        since: u64,
+    },
 }
 
 /// What comes back to a shard.
 enum Mail {
-    Confirmed(ChannelKey),
-    Delivery(ChannelKey, LogSlice),
+    Confirmed(ChannelKey, Option<StreamPosition>),
+    Delivery(ChannelKey, Delivered),
+    Lost(ChannelKey),
+    Recovered {
+        channel: usize,
+        key: ChannelKey,
+        slot: Slot,
+        since: u64,
+        position: StreamPosition,
+    },
 }
 
 /// What the model expects of one subscription.
@@ -39,6 +65,11 @@ struct Expectation {
     next: Option<u64>,
     /// At the moment of the subscribe reply nothing below this had been published.
     not_after: u64,
+    /// The offset that was seen last in this subscription; none before its reply has arrived, and
+    /// without history.
+    offset: Option<u64>,
+    /// Whether a whole publication has arrived.
+    has_base: bool,
 }
 
 #[derive(Default)]
@@ -51,6 +82,17 @@ struct Client {
     is_slow: bool,
     subscriptions: HashMap<usize, Expectation>,
     control: Vec<u8>,
+    /// Where it goes on when it subscribes again.
+    seen: HashMap<usize, u64>,
+}
+
+impl Client {
+    /// What is in flight may still arrive; only a new subscribe reply opens the channel again.
+    fn left(&mut self, channel: usize) {
+        if let Some(expectation) = self.subscriptions.get_mut(&channel) {
+            expectation.not_after = u64::MAX;
+        }
+    }
 }
 
 struct Shard {
@@ -68,7 +110,15 @@ struct World {
     /// Messages published per channel and variant so far: their numbers are 0, 1, 2, ...
     published: HashMap<(usize, Variant), u64>,
     names: Vec<Arc<str>>,
+    /// Newest offset of each channel with history.
+    tops: HashMap<usize, u64>,
+    epoch: Epoch,
+    /// Channel and number, in the variant with deltas, of what was sent as a delta.
+    deltas: HashSet<(usize, u64)>,
+    whole: LogWriter,
     pushes_checked: u64,
+    recovered: u64,
+    lost: u64,
     evicted: u64,
 }
 
@@ -92,7 +142,13 @@ impl World {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             published: HashMap::new(),
             names: (0..CHANNELS).map(|n| format!("c{n}").into()).collect(),
+            tops: HashMap::new(),
+            epoch: Epoch::from_random(seed),
+            deltas: HashSet::new(),
+            whole: LogWriter::new(),
             pushes_checked: 0,
+            recovered: 0,
+            lost: 0,
             evicted: 0,
         }
     }
@@ -101,20 +157,46 @@ impl World {
         VARIANTS[slot as usize % VARIANTS.len()]
     }
 
+    /// Every second channel has a history.
+    fn has_history(channel: usize) -> bool {
+        channel.is_multiple_of(2)
+    }
+
+    fn position(&self, channel: usize) -> Option<StreamPosition> {
+        let offset = self.tops.get(&channel).copied().unwrap_or_default();
+        let epoch = self.epoch;
+        Self::has_history(channel).then_some(StreamPosition { epoch, offset })
+    }
+
     fn subscribe(&mut self, shard: usize, slot: u32, channel: usize) {
         let variant = Self::variant_of(slot);
         let name = Arc::clone(&self.names[channel]);
+        let wants_recovery = self.rng.bool();
         let at = &mut self.shards[shard];
-        match at
-            .subscriptions
-            .subscribe(slot, &name, variant, channel as u32, false)
-        {
-            Subscribed::Active { .. } => self.replied(shard, slot, channel),
-            Subscribed::Waiting | Subscribed::Recovering { .. } => {}
+        let seen = at.clients[slot as usize].seen.get(&channel).copied();
+        let since = seen.filter(|_| wants_recovery);
+        let subscribed =
+            at.subscriptions
+                .subscribe(slot, &name, variant, channel as u32, since.is_some());
+        let number = shard as ShardIndex;
+        let recover = |key| {
+            since.map(|since| Request::Recover {
+                channel,
+                shard: number,
+                key,
+                slot,
+                since,
+            })
+        };
+        match subscribed {
+            Subscribed::Active { position } => self.replied(shard, slot, channel, position),
+            Subscribed::Waiting => assert!(since.is_none()),
             Subscribed::First { key, name } => {
                 at.outgoing
-                    .push_back(Request::Join(name, variant, shard as ShardIndex, key));
+                    .push_back(Request::Join(name, variant, number, key));
+                at.outgoing.extend(recover(key));
             }
+            Subscribed::Recovering { key, .. } => at.outgoing.extend(recover(key)),
             Subscribed::Duplicate => {
                 assert!(at.subscriptions.is_subscribed(slot, &name));
             }
@@ -122,20 +204,30 @@ impl World {
     }
 
     /// The client has got its subscribe reply.
-    fn replied(&mut self, shard: usize, slot: u32, channel: usize) {
+    fn replied(
+        &mut self,
+        shard: usize,
+        slot: u32,
+        channel: usize,
+        position: Option<StreamPosition>,
+    ) {
         let not_after = self
             .published
             .get(&(channel, Self::variant_of(slot)))
             .copied()
             .unwrap_or_default();
+        assert_eq!(position.is_some(), Self::has_history(channel));
         let at = &mut self.shards[shard];
         let client = &mut at.clients[slot as usize];
         let expectation = Expectation {
-            next: None,
             not_after,
+            ..Expectation::default()
         };
         client.subscriptions.insert(channel, expectation);
-        client.control.extend_from_slice(&control_frame(channel));
+        let offset = position.map(|position| position.offset);
+        client
+            .control
+            .extend_from_slice(&control_frame(channel, offset));
         at.subscriptions.mark_ready(slot);
     }
 
@@ -153,10 +245,7 @@ impl World {
                 }
             }
         }
-        // What is in flight may still arrive; only a new subscribe reply opens the channel again.
-        if let Some(expectation) = at.clients[slot as usize].subscriptions.get_mut(&channel) {
-            expectation.not_after = u64::MAX;
-        }
+        at.clients[slot as usize].left(channel);
     }
 
     fn close(&mut self, shard: usize, slot: u32) {
@@ -164,7 +253,12 @@ impl World {
         let outgoing = &mut at.outgoing;
         at.subscriptions
             .close(slot, &mut |gone| outgoing.push_back(leave(shard, gone)));
-        at.clients[slot as usize] = Client::default();
+        let seen = std::mem::take(&mut at.clients[slot as usize].seen);
+        // Its successor is the same client, which has connected again.
+        at.clients[slot as usize] = Client {
+            seen,
+            ..Client::default()
+        };
     }
 
     fn sequence(&mut self, shard: usize) {
@@ -174,9 +268,27 @@ impl World {
         match request {
             Request::Join(name, variant, shard, key) => {
                 self.sequencer.join(&name, variant, shard, key);
+                let channel = self.names.iter().position(|known| *known == name);
+                let position = self.position(channel.expect("one of ours"));
                 self.shards[shard as usize]
                     .mail
-                    .push_back(Mail::Confirmed(key));
+                    .push_back(Mail::Confirmed(key, position));
+            }
+            Request::Recover {
+                channel,
+                shard,
+                key,
+                slot,
+                since,
+            } => {
+                let position = self.position(channel).expect("it has a history");
+                self.shards[shard as usize].mail.push_back(Mail::Recovered {
+                    channel,
+                    key,
+                    slot,
+                    since,
+                    position,
+                });
             }
             Request::Leave(name, variant, shard, key) => {
                 self.sequencer.leave(&name, variant, shard, key);
@@ -208,18 +320,41 @@ impl World {
                     MessageKind::Join => MessageRef::Join(info),
                     MessageKind::Leave => MessageRef::Leave(info),
                 };
-                let shards = &mut self.shards;
+                let position = self.position(channel).map(|position| StreamPosition {
+                    offset: position.offset + 1,
+                    ..position
+                });
+                let position = position.filter(|_| kind == MessageKind::Publication);
+                if let Some(position) = position {
+                    self.tops.insert(channel, position.offset);
+                }
+                let number = self.published.get(&(channel, VARIANTS[2])).copied();
+                let number = number.unwrap_or_default().saturating_sub(1);
+                let (shards, rng) = (&mut self.shards, &mut self.rng);
+                let (deltas, whole) = (&mut self.deltas, &mut self.whole);
+                let is_delta = rng.bool();
+                let mut lost = 0;
                 self.sequencer.publish(
                     &self.names[channel],
                     message,
-                    None,
-                    &mut |shard, key, delivered| {
-                        shards[shard as usize]
-                            .mail
-                            .push_back(Mail::Delivery(key, delivered.slice));
+                    position,
+                    &mut |shard, key, mut delivered| {
+                        let at = &mut shards[shard as usize];
+                        if rng.u32(..300) == 0 {
+                            lost += 1;
+                            at.mail.push_back(Mail::Lost(key));
+                            return false;
+                        }
+                        let name = at.subscriptions.names(key);
+                        if is_delta && name.is_some_and(|(_, variant)| variant.delta) {
+                            deltas.insert((channel, number));
+                            delivered.full = Some(whole_form(whole, &delivered.slice));
+                        }
+                        at.mail.push_back(Mail::Delivery(key, delivered));
                         true
                     },
                 );
+                self.lost += lost;
             }
         }
     }
@@ -232,16 +367,47 @@ impl World {
             }
             match at.mail.pop_front() {
                 None => break,
-                Some(Mail::Delivery(key, slice)) => {
-                    let appended = at.subscriptions.append(key, &slice, None, 0);
+                Some(Mail::Delivery(key, delivered)) => {
+                    let Delivered {
+                        slice,
+                        full,
+                        offset,
+                    } = delivered;
+                    let appended = at.subscriptions.append(key, &slice, full.as_ref(), offset);
                     assert_eq!(appended, Appended::Taken);
                 }
-                Some(Mail::Confirmed(key)) => {
+                Some(Mail::Confirmed(key, position)) => {
                     let mut told = Vec::new();
                     at.subscriptions
-                        .confirm(key, None, &mut |slot, command| told.push((slot, command)));
+                        .confirm(key, position, &mut |slot, command| {
+                            told.push((slot, command));
+                        });
                     for (slot, command) in told {
-                        self.replied(shard, slot, command as usize);
+                        self.replied(shard, slot, command as usize, position);
+                    }
+                }
+                Some(Mail::Recovered {
+                    channel,
+                    key,
+                    slot,
+                    since,
+                    position,
+                }) => {
+                    let here = at.subscriptions.position(key);
+                    if at.subscriptions.recovered(key, slot, channel as u32) {
+                        assert_eq!(here, Some(position), "the shard is where the answer says");
+                        assert!(since <= position.offset);
+                        self.recovered += 1;
+                        self.replied(shard, slot, channel, Some(position));
+                    }
+                }
+                Some(Mail::Lost(key)) => {
+                    let mut ended = Vec::new();
+                    let name = at.subscriptions.lose(key, &mut |slot| ended.push(slot));
+                    let Some(name) = name else { continue };
+                    let channel = self.names.iter().position(|known| *known == name);
+                    for slot in ended {
+                        at.clients[slot as usize].left(channel.expect("one of ours"));
                     }
                 }
             }
@@ -331,10 +497,17 @@ impl World {
             if let Some(channel) = value.get("subscribed") {
                 let channel = channel.as_u64().expect("a number") as usize;
                 let expectation = client.subscriptions.get_mut(&channel);
-                expectation.expect("a reply to a subscribe").next = None;
+                let expectation = expectation.expect("a reply to a subscribe");
+                expectation.next = None;
+                expectation.has_base = false;
+                expectation.offset = value["offset"].as_u64();
+                if let Some(offset) = expectation.offset {
+                    client.seen.insert(channel, offset);
+                }
                 continue;
             }
-            let push = &value["push"];
+            let whole = value.get("whole");
+            let push = &whole.unwrap_or(&value)["push"];
             let text = ["pub", "join", "leave"]
                 .iter()
                 .find_map(|kind| push[kind]["info"]["conn_info"].as_str())
@@ -364,6 +537,27 @@ impl World {
                 Some(next) => assert_eq!(number, next, "lost, repeated or out of order"),
             }
             expectation.next = Some(number + 1);
+            expectation.has_base |= whole.is_some();
+            let is_publication = push.get("pub").is_some();
+            if Self::variant_of(slot).delta && is_publication && whole.is_none() {
+                let is_delta = self.deltas.contains(&(channel, number));
+                assert!(
+                    !is_delta || expectation.has_base,
+                    "a delta without its base"
+                );
+            }
+            let offset = push["pub"]["offset"].as_u64();
+            assert_eq!(
+                offset.is_some(),
+                is_publication && Self::has_history(channel)
+            );
+            if let (Some(offset), Some(last)) = (offset, expectation.offset) {
+                assert_eq!(offset, last + 1, "offsets without a gap");
+                expectation.offset = Some(offset);
+                if expectation.not_after != u64::MAX {
+                    client.seen.insert(channel, offset);
+                }
+            }
             self.pushes_checked += 1;
         }
     }
@@ -451,6 +645,10 @@ impl World {
                     let last = self.published.get(&(*channel, variant));
                     let last = last.copied().unwrap_or_default();
                     let is_open = expectation.not_after != u64::MAX;
+                    if is_open && let Some(offset) = expectation.offset {
+                        let top = self.tops.get(channel).copied().unwrap_or_default();
+                        assert_eq!(offset, top, "shard {number}, slot {slot}, c{channel}");
+                    }
                     match expectation.next {
                         Some(next) if is_open => assert_eq!(
                             next, last,
@@ -469,11 +667,21 @@ fn leave(shard: usize, gone: Released) -> Request {
     Request::Leave(gone.name, gone.variant, shard as ShardIndex, gone.key)
 }
 
-fn control_frame(channel: usize) -> Vec<u8> {
-    let text = format!("{{\"subscribed\":{channel}}}");
+fn control_frame(channel: usize, offset: Option<u64>) -> Vec<u8> {
+    let offset = offset.map_or("null".to_owned(), |offset| offset.to_string());
+    let text = format!("{{\"subscribed\":{channel},\"offset\":{offset}}}");
     let mut out = vec![0x81, text.len() as u8];
     out.extend_from_slice(text.as_bytes());
     out
+}
+
+/// The whole form of a message that is to be taken for a delta: another text in a frame.
+fn whole_form(writer: &mut LogWriter, slice: &LogSlice) -> LogSlice {
+    let (payload, _) = frame(slice.as_bytes()).expect("a whole frame");
+    let head = br#"{"whole":"#;
+    let len = head.len() + payload.len() + 1;
+    let wire = Variant::JSON.wire;
+    writer.append(&[wire.frame(len).prefix(), head, payload, b"}"])
 }
 
 /// Payload and whole length of the first frame, when it is there completely.
@@ -495,7 +703,7 @@ fn every_subscriber_sees_each_publication_once_and_in_order_or_is_evicted() {
         Some(seed) => (seed, 1),
         None => (fastrand::u64(..1 << 40), 20),
     };
-    let (mut checked, mut evicted) = (0, 0);
+    let (mut checked, mut evicted, mut recovered, mut lost) = (0, 0, 0, 0);
     for seed in first..first + runs {
         println!("FLUX_SEED={seed}");
         let mut world = World::new(seed);
@@ -505,10 +713,48 @@ fn every_subscriber_sees_each_publication_once_and_in_order_or_is_evicted() {
         world.settle();
         checked += world.pushes_checked;
         evicted += world.evicted;
+        recovered += world.recovered;
+        lost += world.lost;
     }
-    println!("{checked} pushes checked, {evicted} slow consumers evicted");
+    println!(
+        "{checked} pushes checked, {recovered} recoveries, {lost} channels lost, {evicted} slow consumers evicted"
+    );
     assert!(
         checked > runs * 100,
         "the simulation must deliver something"
     );
+    assert!(
+        recovered > runs && lost > 0,
+        "the simulation must lose and recover something"
+    );
+}
+
+#[test]
+fn a_gap_is_never_delivered_and_what_was_delivered_is_not_delivered_again() {
+    let mut subscriptions = Subscriptions::new(SubscriptionsConfig::default(), Instant::now());
+    let Subscribed::First { key, .. } = subscriptions.subscribe(0, "c", Variant::JSON, 1, false)
+    else {
+        panic!("the first subscription")
+    };
+    let epoch = Epoch::from_random(1);
+    let at = |offset| StreamPosition { epoch, offset };
+    subscriptions.confirm(key, Some(at(5)), &mut |_, _| {});
+    let slice = LogWriter::new().append(&[b"x"]);
+    for (offset, expected, position) in [
+        (5, Appended::Taken, 5),
+        (6, Appended::Taken, 6),
+        (0, Appended::Taken, 6),
+        (6, Appended::Taken, 6),
+        (8, Appended::Gap, 6),
+        (7, Appended::Taken, 7),
+    ] {
+        let appended = subscriptions.append(key, &slice, None, offset);
+        assert_eq!((appended, offset), (expected, offset));
+        assert_eq!(subscriptions.position(key), Some(at(position)));
+    }
+    subscriptions.begin_round();
+    let (mut control, mut pieces) = (Vec::new(), Vec::<LogSlice>::new());
+    let now = Instant::now();
+    let gathered = subscriptions.gather(0, now, &mut control, &mut pieces);
+    assert_eq!(gathered, Gathered::Send { bytes: 3 }, "6, the join, and 7");
 }

@@ -63,7 +63,6 @@ impl Shard {
             decoder: Decoder::new(),
             phase,
             wire: Wire::default(),
-            secret: None,
             directory_key: None,
             is_sending: false,
             is_paused: false,

@@ -6,23 +6,18 @@
 //! many connections does not keep others waiting; the answer comes when all of them are done.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use flux_runtime::mailbox::Sender;
-use flux_runtime::ring::NetRing;
+use flux_runtime::ring::Key;
 use tokio::sync::oneshot;
 
 use crate::authority::SubscribeGrant;
 use crate::protocol::ClientId;
 use crate::pubsub::KnownEpoch;
 
-use super::Shard;
-
 /// Calls that may wait for a shard; beyond it a call is refused at once.
 pub const CALLS_MAX: usize = 1_024;
-
-/// Calls that a shard takes in one turn.
-const CALLS_A_TURN_MAX: usize = 64;
 
 /// Whose sessions are meant: all that fit every part that is set. One of the three has to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -156,6 +151,15 @@ pub struct EmulatedSession {
 }
 
 impl EmulatedSession {
+    /// The session of a connection of a shard.
+    pub(super) fn new(shard: u16, connection: Key, secret: u128) -> Self {
+        Self {
+            shard,
+            connection: connection.0,
+            secret,
+        }
+    }
+
     const TEXT_LEN: usize = 4 + 16 + 32;
 
     /// The session that a client names; none of ours looks like anything else.
@@ -259,20 +263,6 @@ impl Calls {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the shard has {CALLS_MAX} calls waiting and takes no more; try again later")]
 pub struct ShardBehind;
-
-impl Shard {
-    /// Carries out what was called.
-    pub(super) fn take_calls(&mut self, ring: &mut NetRing, now: Instant) {
-        for _ in 0..CALLS_A_TURN_MAX {
-            let Some(call) = self.calls.pop() else {
-                break;
-            };
-            if let Call::Commands { session, data } = call {
-                self.on_emulated(ring, session, &data, now);
-            }
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -135,6 +135,7 @@ impl Shard {
         if let Some(directory_key) = connection.directory_key.take() {
             core.shared.directory.remove(directory_key);
         }
+        core.users.remove(slot(key));
         core.release(key);
     }
 

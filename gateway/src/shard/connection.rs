@@ -28,8 +28,6 @@ pub(super) struct Connection {
     pub(super) phase: Phase,
     /// How what is said to its client looks; chosen when it becomes one.
     pub(super) wire: Wire,
-    /// What `/emulation` must show to speak for its session; for transports without a way in.
-    pub(super) secret: Option<Box<u128>>,
     /// Its entry in the node's directory of clients, once it has a client id.
     pub(super) directory_key: Option<usize>,
     /// Whether a send is in flight.

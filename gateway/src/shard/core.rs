@@ -9,12 +9,13 @@ use std::time::Instant;
 use flux_runtime::ring::Key;
 use flux_runtime::wheel::{TimerKey, TimerWheel};
 
-use crate::authority::{Answer, QuestionKind};
-use crate::engine::history::HistoryOptions;
+use crate::authority::{Answer, Asked, Question, QuestionKind, Refusal};
+use crate::engine::history::{HistoryOptions, RecoveryRequest};
 use crate::engine::{Asker, Engine, PublishOptions};
-use crate::protocol::{Disconnect, ErrorCode, WireFormat};
+use crate::protocol::{ConnectRequest, Disconnect, ErrorCode, WireFormat};
 use crate::pubsub::{
-    MessageRef, Released, StreamPosition, Subscribed, Subscriptions, Unsubscribed, Variant, Wire,
+    ChannelKey, MessageRef, Released, Slot, StreamPosition, Subscribed, Subscriptions,
+    Unsubscribed, Variant, Wire,
 };
 use crate::session::{self, Effect, Session, SessionConfig};
 
@@ -22,6 +23,8 @@ use super::Shared;
 use super::buffers::Spares;
 use super::connection::slot;
 use super::counters::Counters;
+use super::links::QUESTIONS_MAX;
+use super::users::Users;
 
 /// A session's place, and how its client is spoken to.
 #[derive(Clone, Copy, Debug)]
@@ -38,12 +41,17 @@ pub(super) struct Disconnected {
 }
 
 /// An answer that was there at once, while the session that asked was still busy.
-enum Ready {
-    Subscribed(Box<str>, u32, Result<Option<StreamPosition>, ErrorCode>),
+enum Immediate {
+    Subscribed {
+        channel: Box<str>,
+        id: u32,
+        result: Result<Option<StreamPosition>, ErrorCode>,
+    },
     Answer(Answer),
 }
 
 pub(super) struct Core {
+    pub(super) index: u16,
     pub(super) shared: Arc<Shared>,
     pub(super) counters: Arc<Counters>,
     pub(super) session_config: Rc<SessionConfig>,
@@ -53,12 +61,16 @@ pub(super) struct Core {
     pub(super) spares: Spares,
     /// Set by a session's last effect.
     pub(super) disconnected: Option<Disconnected>,
-    answers: VecDeque<Ready>,
+    pub(super) users: Users,
+    /// Questions that the authority has not answered yet.
+    pub(super) questions_out: usize,
+    immediate: VecDeque<Immediate>,
     replies: Vec<u8>,
 }
 
 impl Core {
     pub(super) fn new(
+        index: u16,
         shared: Arc<Shared>,
         counters: Arc<Counters>,
         session_config: SessionConfig,
@@ -67,6 +79,7 @@ impl Core {
         wheel: TimerWheel<Key>,
     ) -> Self {
         Self {
+            index,
             shared,
             counters,
             session_config: Rc::new(session_config),
@@ -75,7 +88,9 @@ impl Core {
             wheel,
             spares: Spares::default(),
             disconnected: None,
-            answers: VecDeque::new(),
+            users: Users::default(),
+            questions_out: 0,
+            immediate: VecDeque::new(),
             replies: Vec::new(),
         }
     }
@@ -92,17 +107,25 @@ impl Core {
     ) {
         let mut replies = std::mem::take(&mut self.replies);
         step(session, &mut replies, self);
-        while let Some(answer) = self.answers.pop_front() {
-            let effect = &mut |effect: Effect<'_>| self.effect(at, effect);
-            match answer {
-                Ready::Subscribed(channel, id, result) => {
+        while let Some(immediate) = self.immediate.pop_front() {
+            match immediate {
+                Immediate::Subscribed {
+                    channel,
+                    id,
+                    result,
+                } => {
                     let result = result.map(|position| session::Subscribed {
                         position,
                         recovery: None,
                     });
-                    session.on_subscribed(&channel, id, result, now, &mut replies, effect);
+                    let mut effect = |effect: Effect<'_>| self.effect(at, effect);
+                    session.on_subscribed(&channel, id, result, now, &mut replies, &mut effect);
                 }
-                Ready::Answer(answer) => session.on_answer(answer, now, &mut replies, effect),
+                Immediate::Answer(answer) => {
+                    session.on_answer(answer, now, &mut replies, &mut |effect| {
+                        self.effect(at, effect);
+                    });
+                }
             }
         }
         at.wire.frame_into(out, &replies);
@@ -125,7 +148,9 @@ impl Core {
             return;
         }
         self.drive(at, session, out, now, |session, replies, core| {
-            if at.wire.format == format {
+            if at.wire.unidirectional {
+                core.take_connect(at, session, message, now, replies);
+            } else if at.wire.format == format {
                 session.on_message(message, now, replies, &mut |effect| core.effect(at, effect));
             } else {
                 session.disconnect(Disconnect::BAD_REQUEST, &mut |effect| {
@@ -135,8 +160,36 @@ impl Core {
         });
     }
 
+    /// Gives a session of a client that only listens its connect request; what the client says
+    /// later is of no use. Nothing at all is a request without anything in it.
+    pub(super) fn take_connect(
+        &mut self,
+        at: At,
+        session: &mut Session,
+        message: &[u8],
+        now: Instant,
+        replies: &mut Vec<u8>,
+    ) {
+        if session.is_connected() {
+            return;
+        }
+        let request = match message.is_empty() {
+            true => Ok(ConnectRequest::default()),
+            false => at.wire.format.decode_connect_request(message),
+        };
+        let effect = &mut |effect: Effect<'_>| self.effect(at, effect);
+        match request {
+            Ok(request) => session.connect_unidirectional(&request, now, replies, effect),
+            Err(_) => session.disconnect(Disconnect::BAD_REQUEST, effect),
+        }
+    }
+
     /// Carries out one effect of the session at `at`.
     pub(super) fn effect(&mut self, at: At, effect: Effect<'_>) {
+        let asker = |command| Asker {
+            connection: at.key.0,
+            command,
+        };
         match effect {
             Effect::Subscribe {
                 id,
@@ -144,42 +197,26 @@ impl Core {
                 join_leave,
                 delta,
                 history,
-                ..
+                recover,
             } => {
-                self.subscribe(at, id, channel, (join_leave, delta), history);
+                let variant = Variant {
+                    wire: at.wire,
+                    join_leave,
+                    delta,
+                };
+                self.subscribe(at, id, channel, variant, history, recover);
             }
-            Effect::Unsubscribe { channel } => {
-                if let Unsubscribed::Left(Some(released)) =
-                    self.subscriptions.unsubscribe(slot(at.key), channel)
-                {
-                    unsubscribe(&mut self.engine, &released);
-                }
-            }
+            Effect::Unsubscribe { channel } => self.unsubscribe(slot(at.key), channel),
             Effect::Publish {
                 id,
                 channel,
                 message,
                 options,
-            } => {
-                self.engine
-                    .publish(channel, message, &options, Some(asker(at, id)));
-            }
-            Effect::Join { channel, info } => {
-                self.engine.publish(
-                    channel,
-                    MessageRef::Join(info),
-                    &PublishOptions::default(),
-                    None,
-                );
-            }
-            Effect::Leave { channel, info } => {
-                self.engine.publish(
-                    channel,
-                    MessageRef::Leave(info),
-                    &PublishOptions::default(),
-                    None,
-                );
-            }
+            } => self
+                .engine
+                .publish(channel, message, &options, Some(asker(id))),
+            Effect::Join { channel, info } => self.tell(channel, MessageRef::Join(info)),
+            Effect::Leave { channel, info } => self.tell(channel, MessageRef::Leave(info)),
             Effect::Enter { channel, info } => self.engine.enter(channel, info),
             Effect::Exit { channel, client } => self.engine.exit(channel, client),
             Effect::History {
@@ -187,20 +224,48 @@ impl Core {
                 channel,
                 query,
                 options,
-            } => self.engine.history(channel, query, options, asker(at, id)),
-            Effect::Presence { id, channel } => self.engine.presence(channel, asker(at, id)),
+            } => self.engine.history(channel, query, options, asker(id)),
+            Effect::Presence { id, channel } => self.engine.presence(channel, asker(id)),
             Effect::PresenceStats { id, channel } => {
-                self.engine.presence_stats(channel, asker(at, id));
+                self.engine.presence_stats(channel, asker(id));
             }
-            // Nobody checks tokens yet, and no backend is asked.
-            Effect::Ask(question) => self.answers.push_back(Ready::Answer(no(&question.kind))),
-            Effect::Notify(_) | Effect::Connected { .. } => {}
+            Effect::Ask(question) => self.ask(at, question),
+            Effect::Notify(notice) => self.shared.control.authority.tell(notice),
+            Effect::Connected { user } => self.users.insert(user, slot(at.key)),
             Effect::Message { .. } => self.counters.messages_dropped.add(1),
             Effect::Close(disconnect) => {
                 self.disconnected = Some(Disconnected {
                     code: disconnect.code,
                     reason: disconnect.reason.to_owned(),
                 });
+            }
+        }
+    }
+
+    /// Joins and leaves enter no history, and nobody waits for them.
+    fn tell(&mut self, channel: &str, message: MessageRef<'_>) {
+        self.engine
+            .publish(channel, message, &PublishOptions::default(), None);
+    }
+
+    /// Hands a question to the authority. One that finds no room is refused at once.
+    fn ask(&mut self, at: At, question: Question) {
+        let asked = Asked {
+            shard: self.index,
+            connection: at.key.0,
+            question,
+        };
+        let refused = if self.questions_out < QUESTIONS_MAX {
+            self.shared.control.authority.ask(asked).err()
+        } else {
+            Some(Box::new(asked))
+        };
+        match refused {
+            None => self.questions_out += 1,
+            Some(asked) => {
+                self.counters.questions_refused.add(1);
+                let answer = refusal(&asked.question.kind, ErrorCode::TooManyRequests.into());
+                self.immediate.push_back(Immediate::Answer(answer));
             }
         }
     }
@@ -233,55 +298,73 @@ impl Core {
         at: At,
         id: u32,
         channel: &str,
-        (join_leave, delta): (bool, bool),
+        variant: Variant,
         history: Option<HistoryOptions>,
+        recover: Option<RecoveryRequest>,
     ) {
-        let variant = Variant {
-            wire: at.wire,
-            join_leave,
-            delta,
-        };
-        let result = match self
-            .subscriptions
-            .subscribe(slot(at.key), channel, variant, id, false)
-        {
+        let recover = history.zip(recover);
+        let subscribed =
+            self.subscriptions
+                .subscribe(slot(at.key), channel, variant, id, recover.is_some());
+        let result = match subscribed {
             Subscribed::Active { position } => Ok(position),
             Subscribed::Duplicate => Err(ErrorCode::AlreadySubscribed),
             // The engine's word reaches everybody who waits, through the shard's mail.
-            Subscribed::Waiting | Subscribed::Recovering { .. } => return,
+            Subscribed::Waiting => return,
             Subscribed::First { key, name } => {
                 self.engine.subscribe(&name, variant, key, history);
+                self.recover(at, id, &name, key, recover);
+                return;
+            }
+            Subscribed::Recovering { key, name } => {
+                self.recover(at, id, &name, key, recover);
                 return;
             }
         };
-        self.answers
-            .push_back(Ready::Subscribed(channel.into(), id, result));
+        self.immediate.push_back(Immediate::Subscribed {
+            channel: channel.into(),
+            id,
+            result,
+        });
     }
-}
 
-fn asker(at: At, command: u32) -> Asker {
-    Asker {
-        connection: at.key.0,
-        command,
-    }
-}
-
-/// The answer where nobody can say yes.
-fn no(question: &QuestionKind) -> Answer {
-    let invalid_token = || Disconnect::INVALID_TOKEN.into();
-    let not_available = || ErrorCode::NotAvailable.into();
-    match question {
-        QuestionKind::Connect { .. } => Answer::Connect(Err(invalid_token())),
-        QuestionKind::Refresh { .. } => Answer::Refresh(Err(invalid_token())),
-        QuestionKind::Subscribe { .. } => {
-            Answer::Subscribe(Err(ErrorCode::PermissionDenied.into()))
+    fn recover(
+        &mut self,
+        at: At,
+        id: u32,
+        name: &Arc<str>,
+        key: ChannelKey,
+        recover: Option<(HistoryOptions, RecoveryRequest)>,
+    ) {
+        if let Some((history, request)) = recover {
+            let asker = Asker {
+                connection: at.key.0,
+                command: id,
+            };
+            self.engine.recover(name, key, request, history, asker);
         }
-        QuestionKind::SubRefresh { .. } => Answer::SubRefresh(Err(invalid_token())),
-        QuestionKind::Publish { .. } => Answer::Publish(Err(not_available())),
-        QuestionKind::Rpc { .. } => Answer::Rpc(Err(not_available())),
+    }
+
+    /// Ends a subscription, and the channel with the last one.
+    pub(super) fn unsubscribe(&mut self, slot: Slot, channel: &str) {
+        if let Unsubscribed::Left(Some(released)) = self.subscriptions.unsubscribe(slot, channel) {
+            unsubscribe(&mut self.engine, &released);
+        }
     }
 }
 
 fn unsubscribe(engine: &mut Engine, released: &Released) {
     engine.unsubscribe(&released.name, released.variant, released.key);
+}
+
+/// The refusing answer to a question of this kind.
+fn refusal(kind: &QuestionKind, refusal: Refusal) -> Answer {
+    match kind {
+        QuestionKind::Connect { .. } => Answer::Connect(Err(refusal)),
+        QuestionKind::Refresh { .. } => Answer::Refresh(Err(refusal)),
+        QuestionKind::Subscribe { .. } => Answer::Subscribe(Err(refusal)),
+        QuestionKind::SubRefresh { .. } => Answer::SubRefresh(Err(refusal)),
+        QuestionKind::Publish { .. } => Answer::Publish(Err(refusal)),
+        QuestionKind::Rpc { .. } => Answer::Rpc(Err(refusal)),
+    }
 }

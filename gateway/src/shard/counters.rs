@@ -108,6 +108,8 @@ pub struct Counters {
     pub published: Counter,
     /// Publications that clients were told could not be taken.
     pub publish_failures: Counter,
+    /// Questions that found no room at the authority's door.
+    pub questions_refused: Counter,
     /// Messages to the backend, which nobody takes.
     pub messages_dropped: Counter,
     /// Sends given to the kernel.

@@ -5,14 +5,18 @@ use std::time::Instant;
 
 use flux_runtime::ring::{Key, NetRing};
 
+use crate::authority::Answered;
+use crate::engine::history::Recovery;
 use crate::engine::{Asker, Event};
 use crate::limits::EVENTS_A_TURN_MAX;
 use crate::protocol::{Disconnect, ErrorCode};
 use crate::pubsub::{Appended, ChannelKey, Slot, StreamPosition};
-use crate::session::{Session, Subscribed};
+use crate::session::{Effect, Session, Subscribed};
 
 use super::Shard;
+use super::connection::slot;
 use super::core::{At, Core};
+use super::links::QUESTIONS_MAX;
 
 impl Shard {
     /// Takes what the engine has, as far as the next round can take it.
@@ -38,37 +42,62 @@ impl Shard {
                         Appended::Gap => self.on_gap(ring, key, offset, now),
                     }
                 }
-                Event::Published { asker, result } => {
-                    self.on_published(ring, asker, result, now);
+                Event::Published { asker, result } => self.on_published(ring, asker, result, now),
+                Event::Subscribed { key, result } => self.on_subscribed(ring, key, result, now),
+                Event::Recovered { key, asker, result } => {
+                    self.on_recovered(ring, key, asker, &result, now);
                 }
-                Event::Subscribed { key, result } => {
-                    self.on_subscribed(ring, key, result, now);
+                Event::History { asker, result } => {
+                    self.step(
+                        ring,
+                        Key(asker.connection),
+                        now,
+                        |session, replies, _, _| {
+                            session.on_history(
+                                asker.command,
+                                result.as_ref().map_err(|e| *e),
+                                replies,
+                            );
+                        },
+                    );
+                }
+                Event::Presence { asker, result } => {
+                    self.step(
+                        ring,
+                        Key(asker.connection),
+                        now,
+                        |session, replies, _, _| {
+                            let members = result.as_deref().map_err(|e| *e);
+                            session.on_presence(asker.command, members, replies);
+                        },
+                    );
+                }
+                Event::PresenceStats { asker, result } => {
+                    self.step(
+                        ring,
+                        Key(asker.connection),
+                        now,
+                        |session, replies, _, _| {
+                            session.on_presence_stats(asker.command, result, replies);
+                        },
+                    );
                 }
                 Event::Lost { key } => self.on_lost(ring, key, now),
                 Event::Inappropriate { key } => self.on_inappropriate(ring, key, now),
-                Event::History { asker, result } => {
-                    let key = Key(asker.connection);
-                    self.step(ring, key, now, |session, replies, _, _| {
-                        let result = result.as_ref().map_err(|error| *error);
-                        session.on_history(asker.command, result, replies);
-                    });
-                }
-                Event::Presence { asker, result } => {
-                    let key = Key(asker.connection);
-                    self.step(ring, key, now, |session, replies, _, _| {
-                        let result = result.as_deref().map_err(|error| *error);
-                        session.on_presence(asker.command, result, replies);
-                    });
-                }
-                Event::PresenceStats { asker, result } => {
-                    let key = Key(asker.connection);
-                    self.step(ring, key, now, |session, replies, _, _| {
-                        session.on_presence_stats(asker.command, result, replies);
-                    });
-                }
-                // The shard does not ask for it yet.
-                Event::Recovered { .. } => {}
             }
+        }
+    }
+
+    /// Takes the authority's answers.
+    pub(super) fn take_answers(&mut self, ring: &mut NetRing, now: Instant) {
+        for _ in 0..QUESTIONS_MAX {
+            let Some(Answered { connection, answer }) = self.answers.pop() else {
+                break;
+            };
+            self.core.questions_out = self.core.questions_out.saturating_sub(1);
+            self.step(ring, Key(connection), now, |session, replies, core, at| {
+                session.on_answer(answer, now, replies, &mut |effect| core.effect(at, effect));
+            });
         }
     }
 
@@ -109,17 +138,69 @@ impl Shard {
             Ok(position) => self.core.subscriptions.confirm(key, position, &mut note),
             Err(_) => self.core.subscriptions.refuse(key, &mut note),
         }
+        let result = result.map(|position| Subscribed {
+            position,
+            recovery: None,
+        });
         for (slot, command) in waited {
             self.step_at(ring, slot, now, |session, replies, core, at| {
-                let result = result.map(|position| Subscribed {
-                    position,
-                    recovery: None,
-                });
-                session.on_subscribed(&channel, command, result, now, replies, &mut |effect| {
-                    core.effect(at, effect);
-                });
+                let mut effect = |effect: Effect<'_>| core.effect(at, effect);
+                session.on_subscribed(&channel, command, result, now, replies, &mut effect);
             });
         }
+    }
+
+    /// A subscriber is told what it has missed; what comes from now on is pushed to it.
+    fn on_recovered(
+        &mut self,
+        ring: &mut NetRing,
+        key: ChannelKey,
+        asker: Asker,
+        result: &Result<Recovery, ErrorCode>,
+        now: Instant,
+    ) {
+        let connection = Key(asker.connection);
+        // Another connection may be in its place by now.
+        if self.connections.get_mut(connection).is_none() {
+            return;
+        }
+        let subscriptions = &mut self.core.subscriptions;
+        let (slot, command) = (slot(connection), asker.command);
+        let (here, name) = (
+            subscriptions.position(key),
+            subscriptions.name(key).cloned(),
+        );
+        let Some(name) = name else {
+            return;
+        };
+        if !subscriptions.recovered(key, slot, command) {
+            return;
+        }
+        let result = match result {
+            Ok(recovery) if here == Some(recovery.position) => Ok(Subscribed {
+                position: here,
+                recovery: Some(recovery),
+            }),
+            Ok(recovery) => {
+                tracing::error!(
+                    shard = self.index,
+                    channel = %name,
+                    ?here,
+                    answered = ?recovery.position,
+                    "the engine's answer to a recovery does not fit its deliveries; the client is told to try again"
+                );
+                self.core.counters.gaps.add(1);
+                Err(ErrorCode::Internal)
+            }
+            Err(error) => Err(*error),
+        };
+        if result.is_err() {
+            self.core.unsubscribe(slot, &name);
+        }
+        self.step(ring, connection, now, |session, replies, core, at| {
+            let mut effect = |effect: Effect<'_>| core.effect(at, effect);
+            session.on_subscribed(&name, command, result, now, replies, &mut effect);
+        });
     }
 
     /// The engine has delivered something whose predecessors are missing, against its promise. Its

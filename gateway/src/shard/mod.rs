@@ -10,7 +10,9 @@
 //! | bytes -> frames -> session (or echo) | `receive` |
 //! | what sessions ask for: subscriptions, engine | `core` |
 //! | what the engine says; what the control plane orders | `events`, `order` |
-//! | what the control plane asks of sessions, is asked by them, and answers for them | `call`, `plain`, `links` |
+//! | what the control plane asks of sessions, and how that is carried out | `call`, `actions` |
+//! | users and their connections | `users` |
+//! | requests that the control plane answers; all its links with a shard | `plain`, `links` |
 //! | rounds of fan-out; one send a connection at a time | `send` |
 //! | close frames, patience, the end of a socket | `close` |
 //! | connections by place and generation; spare memory; counters; clients by id | `connection`, `buffers`, `counters`, `directory` |
@@ -23,6 +25,7 @@
 //!   client may say nothing for as long as it likes.
 
 mod accept;
+mod actions;
 mod buffers;
 pub mod call;
 mod close;
@@ -40,6 +43,7 @@ pub mod plain;
 mod receive;
 mod request;
 mod send;
+mod users;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -54,6 +58,7 @@ use flux_runtime::shard::{Service, Turn};
 use flux_runtime::wheel::TimerWheel;
 use ipnet::IpNet;
 
+use crate::authority::Answered;
 use crate::engine::Engine;
 use crate::http::Policy;
 use crate::pubsub::{Due, Pacer, PacingConfig, Subscriptions, SubscriptionsConfig};
@@ -66,6 +71,7 @@ pub use links::{ControlPlane, QUESTIONS_MAX, ShardLinks, ShardsEnd, links};
 pub use listener::bind;
 pub use order::{ORDERS_MAX, Order};
 
+use self::actions::Actions;
 use self::call::Call;
 use self::core::Core;
 use self::plain::PlainAnswered;
@@ -135,6 +141,9 @@ pub struct Shard {
     core: Core,
     orders: Receiver<Order>,
     calls: Receiver<Call>,
+    /// Calls that are being carried out.
+    actions: Actions,
+    answers: Receiver<Answered>,
     plain_answers: Receiver<PlainAnswered>,
     plain_answer: Sender<PlainAnswered>,
     /// Requests that the control plane has not answered yet.
@@ -158,6 +167,7 @@ impl Shard {
         let counters = Arc::clone(&parts.shared.counters[usize::from(parts.index)]);
         let links = parts.links;
         let core = Core::new(
+            parts.index,
             parts.shared,
             counters,
             parts.session,
@@ -174,6 +184,8 @@ impl Shard {
             core,
             orders: links.orders,
             calls: links.calls,
+            actions: Actions::new(),
+            answers: links.answers,
             plain_answers: links.plain_answers,
             plain_answer: links.plain_answer,
             plain_out: 0,
@@ -295,6 +307,7 @@ impl Service for Shard {
     fn on_turn(&mut self, ring: &mut NetRing, now: Instant) -> Turn {
         self.follow_orders(ring, now);
         self.take_calls(ring, now);
+        self.take_answers(ring, now);
         self.take_plain_answers(ring, now);
         self.take_events(ring, now);
         self.run_timers(ring, now);
@@ -304,7 +317,7 @@ impl Service for Shard {
         if self.is_stopping {
             return Turn::Stop;
         }
-        if self.core.engine.has_mail() {
+        if self.core.engine.has_mail() || self.has_calls() {
             // The round has made room for what was left.
             return Turn::WaitUntil(Some(now));
         }

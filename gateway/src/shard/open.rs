@@ -7,11 +7,12 @@ use std::time::Instant;
 use flux_runtime::ring::{Key, NetRing};
 
 use crate::http::{Cors, stream_head_into};
-use crate::protocol::{ClientId, Disconnect};
+use crate::protocol::ClientId;
 use crate::pubsub::{Framing, Wire};
-use crate::session::{Door, Effect, Session};
+use crate::session::{Door, Session};
 
 use super::call::EmulatedSession;
+
 use super::connection::Phase;
 use super::{Client, Shard};
 
@@ -90,11 +91,8 @@ impl Shard {
         now: Instant,
     ) {
         self.step(ring, key, now, |session, replies, core, at| {
-            let effect = &mut |effect: Effect<'_>| core.effect(at, effect);
-            match at.wire.format.decode_connect_request(request) {
-                Ok(request) => session.connect_unidirectional(&request, now, replies, effect),
-                Err(_) => session.disconnect(Disconnect::BAD_REQUEST, effect),
-            }
+            core.counters.messages_in.add(1);
+            core.take_connect(at, session, request, now, replies);
         });
     }
 
@@ -116,24 +114,16 @@ impl Shard {
             },
         );
         connection.wire = wire;
-        let mut session_token = Box::default();
-        if wire.transport != Framing::WebSocket && !wire.unidirectional {
-            let secret = fastrand::u128(..);
-            connection.secret = Some(Box::new(secret));
-            let session = EmulatedSession {
-                shard: self.index,
-                connection: key.0,
-                secret,
-            };
-            session_token = session.to_string().into_boxed_str();
-        }
-        let door = Door {
+        let mut door = Door {
             format: wire.format,
             transport: wire.transport,
             unidirectional: wire.unidirectional,
-            session_token,
             ..Door::default()
         };
+        if wire.transport != Framing::WebSocket && !wire.unidirectional {
+            let session = EmulatedSession::new(self.index, key, fastrand::u128(..));
+            door.session_token = session.to_string().into();
+        }
         let config = Rc::clone(&self.core.session_config);
         let session = Session::new(config, door, id, now);
         if let Some(timer) = connection.timer.take() {

@@ -197,9 +197,11 @@ impl Shard {
     ) {
         let key = Key(session.connection);
         let is_its = self.connections.get_mut(key).is_some_and(|connection| {
-            let is_open = matches!(connection.phase, Phase::Session(_));
-            let secret = connection.secret.as_deref();
-            is_open && secret.is_some_and(|secret| is_equal(*secret, session.secret))
+            let Phase::Session(open) = &connection.phase else {
+                return false;
+            };
+            let token = EmulatedSession::parse(open.session_token());
+            token.is_some_and(|token| is_equal(token.secret, session.secret))
         });
         if is_its {
             self.on_commands(ring, key, data, now);

@@ -20,20 +20,20 @@ impl Shard {
         if connection.is_sending || matches!(connection.phase, Phase::Closing(_)) {
             return;
         }
-        // What the session writes next makes the connection ready again.
-        if matches!(&connection.phase, Phase::Session(session) if session.holds_publications()) {
-            return;
-        }
         let mut control = std::mem::take(&mut connection.out);
         if control.capacity() == 0 {
             // Small ranges of several channels are copied behind each other into it.
             control = self.core.spares.take();
         }
-        match self
-            .core
-            .subscriptions
-            .gather(slot, now, &mut control, &mut self.pieces)
-        {
+        // Publications wait for the reply that names their subscriptions.
+        let is_held =
+            matches!(&connection.phase, Phase::Session(session) if session.holds_publications());
+        let subscriptions = &mut self.core.subscriptions;
+        let gathered = match is_held {
+            true => subscriptions.send_alone(slot, now, &control),
+            false => subscriptions.gather(slot, now, &mut control, &mut self.pieces),
+        };
+        match gathered {
             Gathered::Nothing => self.core.spares.give(control),
             Gathered::Send { .. } => {
                 connection.is_sending = true;
