@@ -20,6 +20,7 @@
 pub mod api;
 pub mod authority;
 pub mod backend;
+pub mod bus;
 pub mod config;
 pub mod drain;
 pub mod engine;

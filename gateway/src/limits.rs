@@ -252,3 +252,5 @@ pub const TOKEN_BYTES_MAX: usize = 64 * 1024;
 pub const JWKS_BYTES_MAX: usize = 256 * 1024;
 /// Keys in such a document; as above.
 pub const JWKS_KEYS_MAX: usize = 256;
+/// Longest answer of the server API on the client port, in bytes; beyond it 500.
+pub const API_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -1,10 +1,14 @@
-//! `flux-gateway`: reads the configuration, looks at the machine, runs a node.
+//! `flux-gateway`: reads the configuration, looks at the machine, runs a node. With a subcommand it
+//! does something else: publishes, or makes a token.
 
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::Parser;
-use flux_gateway::config::{self, Flags};
+use flux_gateway::api::command::{self, PublishArguments};
+use flux_gateway::config::{self, Command, Flags};
 use flux_gateway::node::{self, Node, StartError};
+use flux_gateway::token;
 use flux_runtime::control::Signals;
 use flux_runtime::{control, doctor, logging};
 
@@ -13,6 +17,9 @@ const EXIT_REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
+    if let Some(command) = &flags.command {
+        return carry_out(command, &flags);
+    }
     let loaded = match config::load(&flags) {
         Ok(loaded) => loaded,
         Err(error) => return refuse(&error.to_string()),
@@ -56,17 +63,57 @@ fn main() -> ExitCode {
     }
 }
 
+/// What is to be done instead of running a node.
+fn carry_out(command: &Command, flags: &Flags) -> ExitCode {
+    let file = match command {
+        Command::Publish(PublishArguments { config, .. }) => config.as_deref(),
+        Command::Token(_) => None,
+    };
+    let config = match config::load_unchecked(file.or(flags.config.as_deref())) {
+        Ok(config) => config,
+        Err(error) => return refuse(&error.to_string()),
+    };
+    let outcome = match command {
+        Command::Publish(arguments) => {
+            match control::run(command::publish(arguments, &config.http_api.key)) {
+                Ok(outcome) => outcome,
+                Err(error) => return refuse(&format!("no runtime: {error}")),
+            }
+        }
+        Command::Token(arguments) => {
+            let own = &config.client.subscription_token;
+            let (section, token) = if arguments.channel.is_some() && own.enabled {
+                ("client.subscription_token", &own.options)
+            } else {
+                ("client.token", &config.client.token)
+            };
+            token::issue(token, section, arguments, SystemTime::now())
+        }
+    };
+    match outcome {
+        Ok(text) => say(&format!("{text}\n")),
+        Err(why) => {
+            complain(&why);
+            ExitCode::FAILURE
+        }
+    }
+}
+
 #[allow(clippy::print_stdout, reason = "what the command was asked to print")]
 fn say(text: &str) -> ExitCode {
     print!("{text}");
     ExitCode::SUCCESS
 }
 
+fn refuse(why: &str) -> ExitCode {
+    complain(why);
+    ExitCode::from(EXIT_REFUSED)
+}
+
 #[allow(
     clippy::print_stderr,
     reason = "logs are not set up yet, and this is for the person at the terminal"
 )]
-fn refuse(why: &str) -> ExitCode {
+fn complain(why: &str) {
     eprintln!("flux-gateway: {why}");
-    ExitCode::from(EXIT_REFUSED)
 }

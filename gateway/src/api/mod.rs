@@ -1,7 +1,29 @@
 //! What the admin address answers beside the pages that every process has.
 //!
+//! | what | file |
+//! |---|---|
+//! | methods and bodies | `request` (pure) |
+//! | results and errors | `answer` (pure) |
+//! | who may call | `access` (pure) |
+//! | what the methods do: engine and bus | `service` |
+//! | over HTTP | `routes` |
+//! | the same on the client port, and emulation for other nodes | `plain` |
+//! | the document that describes it | `openapi` |
+//! | `flux-gateway publish` | `command` |
+//! | counters | `metrics` |
+//!
 //! `GET /api/clients/{id}`: where on this node a client is, by the id that its connect reply and
-//! its publications carry.
+//! its publications carry. Not part of Centrifugo's API, and on the admin address alone.
+
+pub mod access;
+pub mod answer;
+pub mod command;
+pub mod metrics;
+pub mod openapi;
+pub mod plain;
+pub mod request;
+pub mod routes;
+pub mod service;
 
 use std::sync::Arc;
 
@@ -15,10 +37,13 @@ use serde_json::json;
 use crate::protocol::ClientId;
 use crate::shard::Shared;
 
-/// The routes.
+/// The routes that are there whether or not the server API is.
 pub fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/api/clients/{id}", get(client))
+        .route(openapi::PATH, get(openapi::document))
+        // Where Centrifugo's probes look; `/ready` says more.
+        .route("/health", get(|| async { Json(json!({})) }))
         .with_state(shared)
 }
 

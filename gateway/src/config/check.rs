@@ -58,14 +58,6 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
             "use at least 4096 bytes",
         );
     }
-    if config.client.pong_timeout >= config.client.ping_interval {
-        let shown = format!("{:?}", config.client.pong_timeout);
-        return refuse(
-            "client.pong_timeout",
-            &shown,
-            "use less than client.ping_interval",
-        );
-    }
     let bodies = [
         (
             "sse.max_request_body_size",
@@ -98,6 +90,15 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
         }
     }
     check_access(config)?;
+    let invalid = |what: String| format!("config key {what}");
+    config.session_limits().validate().map_err(invalid)?;
+    config.channel_rules().validate().map_err(invalid)?;
+    config.backend().check()?;
+    config.client.token.check("client.token")?;
+    if config.client.subscription_token.enabled {
+        let token = &config.client.subscription_token.options;
+        token.check("client.subscription_token")?;
+    }
     config.redis_deployment().map(|_| ())
 }
 

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::authority::Switched;
+use crate::backend::{ChannelProxyConfig, ClientProxyConfig};
 use crate::session::{ChannelOptions, Namespace};
+use crate::token::TokenConfig;
 
 /// What one client may do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -16,6 +19,12 @@ use crate::session::{ChannelOptions, Namespace};
 pub struct ClientConfig {
     /// Origins of web pages that may connect (globs); none: only clients without an Origin header.
     pub allowed_origins: Vec<String>,
+    /// How tokens are verified.
+    pub token: TokenConfig,
+    /// How subscription tokens are verified where that is different.
+    pub subscription_token: Switched<TokenConfig>,
+    /// What the backend is asked about connections, and told.
+    pub proxy: ClientProxyConfig,
     /// Clients without a token may connect where tokens or the backend decide who a client is.
     pub allow_anonymous_connect_without_token: bool,
     /// A token without a user is not accepted.
@@ -62,16 +71,24 @@ pub struct PersonalChannel {
     pub enabled: bool,
     /// The namespace; empty: none.
     pub personal_channel_namespace: String,
-    /// A user's newest connection ends its others.
-    pub single_connection: bool,
 }
 
 /// Channels and their namespaces.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ChannelConfig {
+    /// What the backend is asked about channels.
+    pub proxy: ChannelProxyConfig,
     /// Longest channel name, in bytes.
     pub max_length: usize,
+    /// Stands before the namespace of a channel that needs a subscription token; empty: nothing does.
+    pub private_prefix: String,
+    /// Ends the namespace; empty: nothing does.
+    pub namespace_boundary: String,
+    /// Begins the users that a user-limited channel is for; empty: nothing does.
+    pub user_boundary: String,
+    /// Stands between them.
+    pub user_separator: String,
     /// How long after its last use a channel's epoch and top offset are kept, unless its namespace
     /// says otherwise.
     #[serde(with = "humantime_serde")]
@@ -86,6 +103,9 @@ impl Default for ClientConfig {
     fn default() -> Self {
         Self {
             allowed_origins: Vec::new(),
+            token: TokenConfig::default(),
+            subscription_token: Switched::default(),
+            proxy: ClientProxyConfig::default(),
             allow_anonymous_connect_without_token: false,
             disallow_anonymous_connection_tokens: false,
             insecure: false,
@@ -108,7 +128,12 @@ impl Default for ClientConfig {
 impl Default for ChannelConfig {
     fn default() -> Self {
         Self {
+            proxy: ChannelProxyConfig::default(),
             max_length: 255,
+            private_prefix: "$".to_owned(),
+            namespace_boundary: ":".to_owned(),
+            user_boundary: "#".to_owned(),
+            user_separator: ",".to_owned(),
             history_meta_ttl: Duration::from_secs(720 * 3600),
             without_namespace: ChannelOptions::default(),
             namespaces: Vec::new(),

@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use serde::Serialize;
+
+use crate::api::command::PublishArguments;
+use crate::token::IssueArgs;
 
 /// The real-time WebSocket gateway.
 #[derive(Parser, Debug, Serialize)]
@@ -57,4 +60,23 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip)]
     pub doctor: bool,
+    /// What to do instead of running a node.
+    #[command(subcommand)]
+    #[serde(skip)]
+    pub command: Option<Command>,
+}
+
+/// What can be done besides running a node.
+#[derive(Subcommand, Debug, Clone)]
+pub enum Command {
+    /// Publish to a channel through the server API of a running node.
+    ///
+    /// The key is taken from FLUX_HTTP_API_KEY, a file named by FLUX_HTTP_API_KEY_FILE, or the
+    /// configuration file.
+    Publish(PublishArguments),
+    /// Make a token with the secret of the configuration.
+    ///
+    /// The secret is client.token.hmac_secret_key (or client.subscription_token's, for a token with
+    /// a channel, where that is switched on) of the configuration file or the environment.
+    Token(IssueArgs),
 }

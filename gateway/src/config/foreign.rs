@@ -22,18 +22,22 @@ enum Fine {
     Default(&'static str),
     /// It is a section with `enabled`, and that is off.
     Disabled,
+    /// It is a proxy without an endpoint.
+    NoEndpoint,
+    /// It is what a proxy says of gRPC, and that is nothing.
+    NoGrpc,
     /// Always: it tunes something that has no counterpart.
     Always,
 }
 
-use Fine::{Always, Default, Disabled, Off};
+use Fine::{Always, Default, Disabled, NoEndpoint, NoGrpc, Off};
 
 /// A key that is not ours, when it is fine all the same, and what to do otherwise.
 type Foreign = (&'static str, Fine, &'static str);
 
 const POSITIONS: &str = "every node checks positions by itself; leave it out";
 const PATH: &str = "paths are fixed; rewrite them in the proxy in front";
-const DELIMITER: &str = "channel names have Centrifugo's default delimiters; leave it out";
+const DELIMITER: &str = "methods have Centrifugo's default delimiter; leave it out";
 const COMPRESSION: &str = "messages are not compressed (permessage-deflate); use delta compression (channel option allowed_delta_types)";
 const STUCK: &str = "use fanout.lag_max: how long a send may make no progress";
 const BUFFERS: &str = "";
@@ -198,7 +202,7 @@ const TABLE: &[Foreign] = &[
     (
         "client.user_connection_limit",
         Off,
-        "limit a user's connections in the connect proxy, or use subscribe_to_user_personal_channel.single_connection",
+        "limit a user's connections in the connect proxy",
     ),
     (
         "client.connection_rate_limit",
@@ -225,16 +229,29 @@ const TABLE: &[Foreign] = &[
         Disabled,
         DETAILS,
     ),
-    ("channel.private_prefix", Default(r#""$""#), DELIMITER),
-    ("channel.namespace_boundary", Default(r#"":""#), DELIMITER),
-    ("channel.user_boundary", Default(r##""#""##), DELIMITER),
-    ("channel.user_separator", Default(r#"",""#), DELIMITER),
+    ("rpc.namespace_boundary", Default(r#"":""#), DELIMITER),
+    (
+        "client.subscribe_to_user_personal_channel.single_connection",
+        Off,
+        "end a user's other connections with the server API's disconnect",
+    ),
     (
         "rpc.ping",
         Disabled,
-        "clients and server ping each other by the protocol; answer an RPC `ping` in the RPC proxy",
+        "clients and server ping each other by the protocol; answer an RPC `ping` in the backend",
     ),
     ("rpc.namespace_boundary", Default(r#"":""#), DELIMITER),
+    (
+        "channel.proxy.subscribe_stream",
+        NoEndpoint,
+        "stream proxies need gRPC, which is not spoken: use the subscribe proxy and the server API",
+    ),
+    (
+        "channel.proxy.cache_empty",
+        NoEndpoint,
+        "use the subscribe proxy",
+    ),
+    ("channel.proxy.state", NoEndpoint, "use the subscribe proxy"),
     (
         "engine.redis.client_name",
         Off,
@@ -350,6 +367,25 @@ const OF_CHANNELS: &[Foreign] = &[
     ),
 ];
 
+/// As [`TABLE`], inside every proxy.
+const OF_PROXIES: &[Foreign] = &[
+    (
+        "grpc_metadata",
+        Off,
+        "gRPC is not spoken; use an http:// or https:// endpoint",
+    ),
+    (
+        "grpc",
+        NoGrpc,
+        "gRPC is not spoken; use an http:// or https:// endpoint",
+    ),
+    (
+        "http.tls",
+        Disabled,
+        "the authorities that the machine trusts are trusted; add yours there",
+    ),
+];
+
 /// The key that a variable of Centrifugo names, where it is in [`TABLE`] or in a section of it.
 fn foreign_key(variable: &str) -> Option<String> {
     let name = |key: &str| key.replace('.', "_").to_uppercase();
@@ -386,6 +422,7 @@ fn review(tree: &mut Value) -> Result<(), String> {
     for entry in foreign {
         take_out(tree, entry.0, entry, "")?;
     }
+    review_proxies(tree)?;
     let Some(Value::Object(channel)) = tree.get_mut("channel") else {
         return Ok(());
     };
@@ -398,6 +435,45 @@ fn review(tree: &mut Value) -> Result<(), String> {
                 review_channel(options, &format!("channel.namespaces[{at}]"))?;
             }
         }
+    }
+    Ok(())
+}
+
+fn review_proxies(tree: &mut Map<String, Value>) -> Result<(), String> {
+    for (section, names) in [
+        ("client", &["connect", "refresh"][..]),
+        ("channel", &["subscribe", "publish", "sub_refresh"]),
+    ] {
+        let Some(Value::Object(inner)) = tree.get_mut(section) else {
+            continue;
+        };
+        let Some(Value::Object(proxies)) = inner.get_mut("proxy") else {
+            continue;
+        };
+        for name in names {
+            if let Some(Value::Object(proxy)) = proxies.get_mut(*name) {
+                review_proxy(proxy, &format!("{section}.proxy.{name}"))?;
+            }
+        }
+    }
+    if let Some(Value::Object(rpc)) = tree.get_mut("rpc")
+        && let Some(Value::Object(proxy)) = rpc.get_mut("proxy")
+    {
+        review_proxy(proxy, "rpc.proxy")?;
+    }
+    if let Some(Value::Array(proxies)) = tree.get_mut("proxies") {
+        for (at, proxy) in proxies.iter_mut().enumerate() {
+            if let Value::Object(proxy) = proxy {
+                review_proxy(proxy, &format!("proxies[{at}]"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn review_proxy(proxy: &mut Map<String, Value>, place: &str) -> Result<(), String> {
+    for entry in OF_PROXIES {
+        take_out(proxy, entry.0, entry, place)?;
     }
     Ok(())
 }
@@ -439,6 +515,15 @@ fn take_out(
             Disabled => value
                 .as_object()
                 .is_some_and(|section| section.get("enabled").is_none_or(is_off)),
+            NoEndpoint => value
+                .as_object()
+                .is_some_and(|proxy| proxy.get("endpoint").is_none_or(is_off)),
+            NoGrpc => value.as_object().is_some_and(|grpc| {
+                grpc.iter().all(|(key, value)| match (key.as_str(), value) {
+                    ("tls", Value::Object(tls)) => tls.get("enabled").is_none_or(is_off),
+                    _ => is_off(value),
+                })
+            }),
             Always => true,
         };
     if is_fine {
@@ -496,7 +581,6 @@ mod tests {
             "log": {"level": "info"},
             "websocket": {"compression": false, "write_timeout": "1000ms", "message_size_limit": 1024},
             "channel": {
-                "user_separator": ",",
                 "without_namespace": {"map": {}, "presence": true},
                 "namespaces": [{"name": "chat", "subscription_type": "stream"}],
             },
@@ -518,10 +602,6 @@ mod tests {
             (
                 json!({"websocket": {"compression": true}}),
                 "`websocket.compression`",
-            ),
-            (
-                json!({"channel": {"private_prefix": "!"}}),
-                "`channel.private_prefix`",
             ),
             (
                 json!({"channel": {"namespaces": [{"name": "a"}, {"name": "b", "shared_poll": {"x": 1}}]}}),
@@ -560,7 +640,7 @@ mod tests {
 
     #[test]
     fn everything_that_can_be_refused_has_a_remedy_and_every_default_is_json() {
-        for (key, fine, remedy) in TABLE.iter().chain(OF_CHANNELS) {
+        for (key, fine, remedy) in TABLE.iter().chain(OF_CHANNELS).chain(OF_PROXIES) {
             assert!(matches!(fine, Always) || !remedy.is_empty(), "{key}");
             if let Default(text) = fine {
                 assert!(serde_json::from_str::<Value>(text).is_ok(), "{key}");

@@ -31,10 +31,15 @@ use flux_runtime::config::{ConfigError, Loaded};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::authority::Named;
+use crate::backend::{BackendConfig, ChannelRoute, DEFAULT_PROXY, ProxyConfig, RpcConfig};
+use crate::limits::SessionLimits;
+use crate::session::{ChannelOptions, ChannelRules, Naming};
+
 pub use client::{ChannelConfig, ClientConfig, PersonalChannel};
 pub use engine::{EngineConfig, EngineKind, RedisEngineConfig, TlsConfig};
-pub use flags::Flags;
-pub use ours::{FanoutConfig, RegistryConfig};
+pub use flags::{Command, Flags};
+pub use ours::{FanoutConfig, RateConfig, RatesConfig, RegistryConfig};
 pub use server::{ErrorMode, HttpApiConfig, HttpServerConfig, NodeConfig, ShutdownConfig, Switch};
 pub use transports::{EmulationConfig, StreamConfig, UniWebSocketConfig, WebSocketConfig};
 
@@ -70,10 +75,16 @@ pub struct Config {
     pub registry: RegistryConfig,
     /// When publications leave.
     pub fanout: FanoutConfig,
+    /// How fast one client may speak.
+    pub rates: RatesConfig,
     /// What one client may do; Centrifugo's `client`.
     pub client: ClientConfig,
     /// Channels and their namespaces; Centrifugo's `channel`.
     pub channel: ChannelConfig,
+    /// Calls of clients to the backend; Centrifugo's `rpc`.
+    pub rpc: RpcConfig,
+    /// Endpoints of the backend that channels and methods refer to by name.
+    pub proxies: Vec<Named<ProxyConfig>>,
     /// How shards and nodes are joined; Centrifugo's `engine`.
     pub engine: EngineConfig,
     /// The server API; Centrifugo's `http_api`.
@@ -121,8 +132,11 @@ impl Default for Config {
             trusted_proxies: vec![IpNet::from(IpAddr::from([127, 0, 0, 1]))],
             registry: RegistryConfig::default(),
             fanout: FanoutConfig::default(),
+            rates: RatesConfig::default(),
             client: ClientConfig::default(),
             channel: ChannelConfig::default(),
+            rpc: RpcConfig::default(),
+            proxies: Vec::new(),
             engine: EngineConfig::default(),
             http_api: HttpApiConfig::default(),
             http_server: HttpServerConfig::default(),
@@ -168,6 +182,20 @@ pub fn load_with_env(
     Ok(loaded)
 }
 
+/// The configuration for a command that runs no node: what it says of listeners and the machine
+/// does not have to hold where the command runs.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_unchecked(file: Option<&Path>) -> Result<Config, ConfigError> {
+    #[derive(Serialize)]
+    struct NoFlags {}
+    let dialect = Some(foreign::DIALECT);
+    let env = std::env::vars();
+    let loaded = flux_runtime::config::load_in(dialect, NoFlags {}, file, env)?;
+    Ok(loaded.value)
+}
+
 impl std::fmt::Debug for Config {
     /// Without its secrets; [`Loaded`] shows the rest.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -183,7 +211,78 @@ impl Config {
     /// Whether something decides who a client is: a token's key, or the backend.
     #[must_use]
     pub fn has_credentials(&self) -> bool {
-        false
+        self.client.token.has_keys() || self.client.proxy.connect.enabled
+    }
+
+    /// What bounds a session.
+    #[must_use]
+    pub fn session_limits(&self) -> SessionLimits {
+        let client = &self.client;
+        SessionLimits {
+            channels_max: client.channel_limit,
+            channel_length_max_bytes: self.channel.max_length,
+            stale_close_delay: client.stale_close_delay,
+            ping_interval: client.ping_interval,
+            pong_timeout: client.pong_timeout,
+            expired_close_delay: client.expired_close_delay,
+            expired_sub_close_delay: client.expired_sub_close_delay,
+            history_publications_max: client.history_max_publication_limit,
+            recovery_publications_max: client.recovery_max_publication_limit,
+            commands_rate: self.rates.commands.rate(),
+            publishes_rate: self.rates.publishes.rate(),
+            ..SessionLimits::DEFAULT
+        }
+    }
+
+    /// Which channels there are.
+    #[must_use]
+    pub fn channel_rules(&self) -> ChannelRules {
+        let channel = &self.channel;
+        ChannelRules {
+            without_namespace: channel.without_namespace.clone(),
+            namespaces: channel.namespaces.clone(),
+            naming: Naming {
+                private_prefix: channel.private_prefix.clone(),
+                namespace_boundary: channel.namespace_boundary.clone(),
+                user_boundary: channel.user_boundary.clone(),
+                user_separator: channel.user_separator.clone(),
+            },
+            history_meta_ttl: channel.history_meta_ttl,
+        }
+    }
+
+    /// Everything about the backend.
+    #[must_use]
+    pub fn backend(&self) -> BackendConfig {
+        let route = |options: &ChannelOptions| {
+            let name = |enabled: bool, name: &str| match (enabled, name) {
+                (false, _) => None,
+                (true, "") => Some(DEFAULT_PROXY.to_owned()),
+                (true, name) => Some(name.to_owned()),
+            };
+            ChannelRoute {
+                subscribe: name(
+                    options.subscribe_proxy_enabled,
+                    &options.subscribe_proxy_name,
+                ),
+                publish: name(options.publish_proxy_enabled, &options.publish_proxy_name),
+                sub_refresh: name(
+                    options.sub_refresh_proxy_enabled,
+                    &options.sub_refresh_proxy_name,
+                ),
+            }
+        };
+        let namespaces = self.channel.namespaces.iter();
+        BackendConfig {
+            client: self.client.proxy.clone(),
+            channel: self.channel.proxy.clone(),
+            rpc: self.rpc.clone(),
+            proxies: self.proxies.clone(),
+            without_namespace: route(&self.channel.without_namespace),
+            namespaces: namespaces
+                .map(|namespace| (namespace.name.clone(), route(&namespace.options)))
+                .collect(),
+        }
     }
 
     /// Client connections at most, by the stricter of the two keys that say so; 0: as many as can

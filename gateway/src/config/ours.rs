@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::Rate;
+
 /// The node's place in the registry.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -32,6 +34,40 @@ pub struct FanoutConfig {
     /// Longest time that a send may stay unfinished before the client counts as a slow consumer.
     #[serde(with = "humantime_serde")]
     pub lag_max: Duration,
+}
+
+/// How fast one client may speak.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RatesConfig {
+    /// Commands, pongs not counted.
+    pub commands: RateConfig,
+    /// Publishes; they count as commands too.
+    pub publishes: RateConfig,
+}
+
+/// A bucket of tokens: error 111 where it is empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RateConfig {
+    /// Tokens that come back in a second; 0: as many as the client likes.
+    pub per_second: u32,
+    /// Tokens that fit into it; 0: as many as come back in a second.
+    pub burst: u32,
+}
+
+impl RateConfig {
+    /// As sessions take it.
+    #[must_use]
+    pub fn rate(&self) -> Option<Rate> {
+        (self.per_second > 0).then_some(Rate {
+            per_second: self.per_second,
+            burst: match self.burst {
+                0 => self.per_second,
+                burst => burst,
+            },
+        })
+    }
 }
 
 impl Default for RegistryConfig {

@@ -9,12 +9,15 @@ use flux_runtime::control::{self, Admin, Signal, Signals};
 use prometheus_client::registry::Registry as Metrics;
 use tokio::sync::oneshot;
 
+use crate::api::metrics::ApiCollector;
+use crate::bus::BusCollector;
 use crate::drain::{Drain, Orders, Phase};
 use crate::membership::{self, Fenced, Identity, Membership};
 use crate::metrics::{EngineCollector, ShardMetrics};
-use crate::shard::{Order, plain};
+use crate::shard::Order;
 
 use super::Node;
+use super::services::Services;
 use super::status::Pulse;
 
 /// How often the shards' pulse is taken.
@@ -28,9 +31,10 @@ const SHARDS_END_MAX: Duration = Duration::from_secs(1);
 /// When the control plane itself cannot start.
 pub async fn run(mut node: Node, mut signals: Signals) -> io::Result<bool> {
     let (stop_admin, admin_stopped) = oneshot::channel::<()>();
-    let router = admin(&node)
+    let services = Services::start(&mut node)?;
+    let router = admin(&node, &services)
         .router()
-        .merge(crate::api::router(Arc::clone(&node.shared)));
+        .merge(services.router.clone());
     node.admin.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(node.admin.try_clone()?)?;
     let admin = tokio::spawn(control::serve(listener, router, async {
@@ -53,10 +57,6 @@ pub async fn run(mut node: Node, mut signals: Signals) -> io::Result<bool> {
 
     // Nobody answers yet: sessions ask nothing.
     drop(node.authority.take());
-    // Ends with the process: nothing it holds outlives the shards.
-    if let Some(requests) = node.plain.take() {
-        tokio::spawn(plain::refuse_all(requests));
-    }
 
     let times = crate::drain::DrainTimes::new(Duration::from_secs(node.config.drain_seconds))
         .map_err(io::Error::other)?;
@@ -106,6 +106,7 @@ pub async fn run(mut node: Node, mut signals: Signals) -> io::Result<bool> {
         );
     }
 
+    services.stop().await;
     let _ = stop_redis.send(());
     if let Some(Err(error)) = async { Some(redis?.await) }.await {
         tracing::error!(%error, "the Redis engine did not end well");
@@ -147,10 +148,12 @@ async fn fenced(membership: &mut Option<Membership>, is_news: bool) -> Fenced {
     }
 }
 
-fn admin(node: &Node) -> Admin {
+fn admin(node: &Node, services: &Services) -> Admin {
     let mut metrics = Metrics::default();
     metrics.register_collector(Box::new(ShardMetrics::new(node.shared.counters.clone())));
     metrics.register_collector(Box::new(EngineCollector::new(node.engine_metrics.clone())));
+    metrics.register_collector(Box::new(ApiCollector(Arc::clone(&services.api_metrics))));
+    metrics.register_collector(Box::new(BusCollector(Arc::clone(services.bus.metrics()))));
     let status = Arc::clone(&node.status);
     Admin {
         readiness: node.readiness.clone(),

@@ -19,7 +19,7 @@ use crate::engine::{Engine, EngineHandle, EngineMetrics};
 use crate::http::{AllowedOrigins, OriginPatternError, Policy, Transports};
 use crate::limits::API_BODY_BYTES_MAX;
 use crate::pubsub::{PacingConfig, SubscriptionsConfig};
-use crate::session::{ChannelRules, PersonalChannel, SessionConfig};
+use crate::session::{PersonalChannel, RpcRules, SessionConfig};
 use crate::shard::plain::PlainRequests;
 use crate::shard::{self, Counters, Directory, Order, Shard, ShardParts, ShardsEnd, Shared};
 use crate::websocket::Limits;
@@ -136,7 +136,7 @@ impl Node {
             wakers.push(waker);
             sources.push(source);
         }
-        let (door, authority) = authority::door(Wanted::default());
+        let (door, authority) = authority::door(wanted(&config));
         let (control, shard_links, shards_end) = shard::links(&wakers, door);
 
         let counters: Vec<Arc<Counters>> = (0..shard_count).map(|_| Arc::default()).collect();
@@ -301,33 +301,40 @@ fn registry(
 }
 
 fn session_config(config: &Config) -> SessionConfig {
-    let mut limits = crate::limits::SessionLimits::DEFAULT;
-    limits.channels_max = config.client.channel_limit;
-    limits.channel_length_max_bytes = config.channel.max_length;
-    limits.stale_close_delay = config.client.stale_close_delay;
-    limits.ping_interval = config.client.ping_interval;
-    limits.pong_timeout = config.client.pong_timeout;
-    limits.expired_close_delay = config.client.expired_close_delay;
-    limits.expired_sub_close_delay = config.client.expired_sub_close_delay;
-    limits.history_publications_max = config.client.history_max_publication_limit;
-    limits.recovery_publications_max = config.client.recovery_max_publication_limit;
     let personal = &config.client.subscribe_to_user_personal_channel;
     SessionConfig {
         node: config.id.clone(),
         version: format!("Flux Gateway {}", env!("CARGO_PKG_VERSION")),
         allow_anonymous: config.lets_anonymous_in(),
-        channels: ChannelRules {
-            without_namespace: config.channel.without_namespace.clone(),
-            namespaces: config.channel.namespaces.clone(),
-            history_meta_ttl: config.channel.history_meta_ttl,
-            ..ChannelRules::default()
-        },
         disallow_anonymous_tokens: config.client.disallow_anonymous_connection_tokens,
         insecure: config.client.insecure,
+        connect_proxy: config.client.proxy.connect.enabled,
+        refresh_proxy: config.client.proxy.refresh.enabled,
         personal_channel: personal.enabled.then(|| PersonalChannel {
             namespace: personal.personal_channel_namespace.clone(),
         }),
-        limits,
-        ..SessionConfig::default()
+        rpc: RpcRules {
+            without_namespace: config.rpc.without_namespace.proxy_enabled,
+            namespaces: config
+                .rpc
+                .namespaces
+                .iter()
+                .map(|namespace| (namespace.name.clone(), namespace.options.proxy_enabled))
+                .collect(),
+        },
+        notices: wanted(config),
+        channels: config.channel_rules(),
+        limits: config.session_limits(),
+    }
+}
+
+/// What the backend is told without being asked.
+fn wanted(config: &Config) -> Wanted {
+    let proxy = &config.client.proxy;
+    Wanted {
+        connected: proxy.connected.enabled,
+        disconnected: proxy.disconnected.enabled,
+        subscribed: proxy.subscribed.enabled,
+        unsubscribed: proxy.unsubscribed.enabled,
     }
 }

@@ -50,6 +50,22 @@ fn holds(config: &Config) {
     assert!(config.sse.enabled && config.http_stream.enabled && !config.uni_sse.enabled);
     assert_eq!(config.http_api.key, "5a9d3c1e");
     assert_eq!(config.http_api.error_mode, ErrorMode::Transport);
+    assert!(config.has_credentials() && !config.lets_anonymous_in());
+    let chat = &config.channel.namespaces[0].options;
+    assert_eq!(
+        (chat.history_size, chat.history_ttl),
+        (100, Duration::from_secs(300))
+    );
+    let rules = config.channel_rules();
+    let history = rules.history(chat).expect("a history");
+    assert_eq!(history.meta_ttl, Duration::from_secs(720 * 3600));
+    let backend = config.backend();
+    assert_eq!(
+        backend.namespaces["chat"].publish.as_deref(),
+        Some("orders")
+    );
+    assert_eq!(backend.proxies[0].options.timeout, Duration::from_secs(3));
+    assert!(config.session_limits().validate().is_ok());
     assert_eq!(config.engine.redis.prefix, "app");
     assert!(config.redis_deployment().expect("one server").is_some());
 }
@@ -74,7 +90,13 @@ fn the_effective_configuration_says_where_each_value_is_from_and_keeps_secrets()
     let directory = directory();
     let path = written(directory.path(), "json", SAMPLE);
     let text = load(&path).expect("loads").to_string();
-    for secret in ["5a9d3c1e", "swordfish", "herring"] {
+    for secret in [
+        "5a9d3c1e",
+        "swordfish",
+        "herring",
+        "bread-and-butter",
+        "Bearer",
+    ] {
         assert!(!text.contains(secret), "{text}");
     }
     let line = |key: &str| {
@@ -99,9 +121,9 @@ fn what_cannot_be_had_is_refused_by_name_wherever_it_stands() {
             "`websocket.compression`",
         ),
         (
-            "/channel/private_prefix",
-            serde_json::json!("!"),
-            "`channel.private_prefix`",
+            "/client/presence_update_interval",
+            serde_json::json!("1s"),
+            "`client.presence_update_interval`",
         ),
         (
             "/channel/namespaces/0/subscription_type",
