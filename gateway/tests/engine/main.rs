@@ -12,5 +12,6 @@ mod node;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
 
+mod differential;
 mod memory;
 mod redis;

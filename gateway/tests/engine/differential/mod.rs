@@ -1,0 +1,53 @@
+//! Promise: whatever clients, the server API and time do in whatever order, every engine shows them
+//! what a simple model says: the same positions, histories, recoveries, members. And when requests
+//! of many shards overtake each other, each client still sees every publication of a channel once
+//! and in the one order that all others see, or is told that it missed some.
+//!
+//! | what | file |
+//! |---|---|
+//! | what a channel is, in a page | `model` |
+//! | engines of one or several nodes, driven from one thread; clients with their positions | `world` |
+//! | random operations, and the comparison | `driver` |
+//!
+//! `FLUX_SEED` repeats a run; a failing one prints its seed.
+
+mod driver;
+mod model;
+mod world;
+
+use driver::Driver;
+use world::World;
+
+/// The seed to repeat, or a new one.
+fn seed() -> u64 {
+    let seed = match std::env::var("FLUX_SEED") {
+        Ok(text) => text.parse().expect("FLUX_SEED is a number"),
+        Err(_) => fastrand::u64(..),
+    };
+    println!("FLUX_SEED={seed}");
+    seed
+}
+
+#[test]
+fn the_memory_engine_shows_what_the_model_says() {
+    let seed = seed();
+    for round in 0..4 {
+        let mut driver = Driver::new(
+            World::memory(1 + round % 3),
+            seed.wrapping_add(round as u64),
+        );
+        driver.steps(1_500);
+    }
+}
+
+#[test]
+fn on_the_memory_engine_overtaking_requests_cost_no_client_a_publication() {
+    let seed = seed();
+    for round in 0..8 {
+        let mut driver = Driver::new(
+            World::memory(1 + round % 4),
+            seed.wrapping_add(round as u64),
+        );
+        driver.bursts(60, 40);
+    }
+}
