@@ -1,7 +1,7 @@
 //! A head that has ended gets the same verdict whole and byte by byte, and each refusal has a whole answer.
 #![no_main]
 
-use flux_gateway::http::{AllowedOrigins, HEAD_BYTES_MAX, HeadScan, Policy, Progress, Request};
+use flux_gateway::http::{AllowedOrigins, HEAD_BYTES_MAX, HeadScan, Policy, Progress, Request, Transports};
 use libfuzzer_sys::fuzz_target;
 
 fn verdict(bytes: &[u8], piece: usize, policy: &Policy) -> Option<(String, usize)> {
@@ -21,7 +21,11 @@ fn verdict(bytes: &[u8], piece: usize, policy: &Policy) -> Option<(String, usize
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(origins) = AllowedOrigins::new(&["https://*.example.com"]) else { return };
-    let policy = Policy { origins, echo: true };
+    let transports = Transports {
+        api: Some(1_024),
+        ..Transports::all()
+    };
+    let policy = Policy { origins, echo: true, transports };
     // The limit is the last occasion for a verdict.
     let mut bytes = bytes.to_vec();
     let given = bytes.len();

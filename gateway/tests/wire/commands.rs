@@ -132,3 +132,19 @@ fn a_message_is_as_long_as_its_commands() {
         Ok(count)
     );
 }
+
+#[test]
+fn the_seeds_of_the_fuzz_targets_are_commands() {
+    for (folder, format) in [
+        ("json_command", WireFormat::Json),
+        ("protobuf_command", WireFormat::Protobuf),
+    ] {
+        let folder = format!("{}/fuzz/seeds/{folder}", env!("CARGO_MANIFEST_DIR"));
+        for seed in std::fs::read_dir(folder).expect("the seeds") {
+            let path = seed.expect("a seed").path();
+            let bytes = std::fs::read(&path).expect("a file");
+            let commands = decode(format, &bytes);
+            assert!(commands.is_ok(), "{}: {commands:?}", path.display());
+        }
+    }
+}
