@@ -19,7 +19,7 @@ use crate::redis::{RedisDeployment, RedisLink, RedisShared, listen};
 pub struct RegistryConfig {
     /// What Redis there is. Of several independent servers the registry is on the first.
     pub deployment: RedisDeployment,
-    /// Prefix of the keys. On a Redis Cluster it needs a hash tag, `{gateway}`, which keeps them in one slot.
+    /// Prefix of the keys. On a Redis Cluster it stands in braces (`{gateway}`), which keeps them in one slot.
     pub prefix: String,
     /// Time between two heartbeats (+-10 %).
     pub heartbeat: Duration,

@@ -47,10 +47,12 @@ fn sentinel(sentinels: &Sentinels) -> RegistryConfig {
 }
 
 fn cluster(cluster: &Cluster) -> RegistryConfig {
-    config(deployment(&RedisSettings {
+    let mut config = config(deployment(&RedisSettings {
         cluster_address: cluster.addresses()[..2].to_vec(),
         ..RedisSettings::default()
-    }))
+    }));
+    config.prefix = "gateway".into();
+    config
 }
 
 /// Polls `is_so` while the nodes go on.
@@ -252,6 +254,8 @@ fn a_prefix_that_would_spread_the_keys_over_a_cluster_is_refused() {
         ..RedisSettings::default()
     }));
     spread.prefix = "gateway".into();
+    Registry::connect(spread.clone()).expect("it stands in braces");
+    spread.prefix = "{}gateway".into();
     let error = Registry::connect(spread).expect_err("refused");
     assert_eq!(error.key, "registry.prefix");
     assert!(error.message.contains("{gateway}"), "{error}");

@@ -55,7 +55,8 @@ pub(crate) struct RedisShared {
 }
 
 impl RedisShared {
-    /// What the registry in `deployment` with these names needs.
+    /// What the registry in `deployment` with these names needs. On a cluster a prefix without braces
+    /// gets some, so that all keys are in one slot; every process does the same.
     ///
     /// # Errors
     /// When the deployment cannot work, or the keys would not be in one slot of a cluster.
@@ -64,15 +65,19 @@ impl RedisShared {
         prefix: &str,
         timeout: Duration,
     ) -> Result<RedisShared, ConfigError> {
-        let key = |name: &str| format!("{prefix}:{name}");
+        let tagged = match deployment.is_cluster() && !prefix.contains(['{', '}']) {
+            true => format!("{{{prefix}}}"),
+            false => prefix.to_owned(),
+        };
+        let key = |name: &str| format!("{tagged}:{name}");
         if deployment.is_cluster()
             && slot_of(key("nodes").as_bytes()) != slot_of(key("events").as_bytes())
         {
             return Err(ConfigError {
                 key: "registry.prefix",
                 message: format!(
-                    "`{prefix}` would spread the registry's keys over a Redis Cluster; name a part of it \
-                     as their hash tag, `{{{prefix}}}`"
+                    "`{prefix}` would spread the registry's keys over a Redis Cluster: its braces are no \
+                     hash tag; leave them away, or put a part of it in them, `{{gateway}}`"
                 ),
             });
         }
