@@ -12,10 +12,12 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use client_frames::{BINARY, CONTINUATION, ClientFrame, Length, PING, PONG, TEXT, write_header};
+use flux_gateway::engine::{Asker, Engine, Event as EngineEvent, PublishOptions};
 use flux_gateway::http::{HeadScan, Policy, Progress, Request};
 use flux_gateway::protocol::{Tags, WireFormat, command};
 use flux_gateway::pubsub::{ChannelKey, MessageRef, Sequencer, Variant, Wire};
 use flux_gateway::websocket::{CloseReason, Decoder, Event, Limits, Opcode, frame_into};
+use flux_runtime::mailbox::wake_pair;
 
 /// Counts per thread, so that tests beside each other do not disturb.
 struct Counting;
@@ -325,4 +327,52 @@ fn a_command_of_either_format_is_read_without_an_allocation() {
         });
         assert_eq!(counts.allocations, 0, "{format:?}");
     }
+}
+
+#[test]
+fn a_publication_without_history_costs_no_allocation_of_its_own_on_its_way_between_shards() {
+    const PUBLICATIONS: u32 = 20_000;
+    let (wakers, _wakes): (Vec<_>, Vec<_>) =
+        (0..2).map(|_| wake_pair().expect("an eventfd")).unzip();
+    let (mut engines, _handle) = Engine::memory(&wakers);
+    let channels: Vec<std::sync::Arc<str>> = ["a", "b", "c", "d"].map(Into::into).to_vec();
+    for engine in &mut engines {
+        for (index, channel) in (0..).zip(&channels) {
+            let key = ChannelKey {
+                index,
+                generation: 0,
+            };
+            engine.subscribe(channel, Variant::JSON, key, None);
+        }
+    }
+    let data = [b'1'; 100];
+    let mut delivered = 0;
+    let mut round = |count: u32| {
+        for command in 0..count {
+            let channel = &channels[command as usize % channels.len()];
+            let asker = Asker {
+                connection: 1,
+                command,
+            };
+            let engine = &mut engines[command as usize / 4 % 2];
+            let (message, options) = (MessageRef::data(&data), PublishOptions::default());
+            engine.publish(channel, message, &options, Some(asker));
+            engine.flush();
+            // Twice: to the owner, and back.
+            for at in [0, 1, 0, 1] {
+                while let Some(event) = engines[at].poll() {
+                    delivered += u32::from(matches!(event, EngineEvent::Delivery { .. }));
+                }
+                engines[at].flush();
+            }
+        }
+    };
+    round(1_000);
+    let counts = measure(|| round(PUBLICATIONS));
+    assert_eq!(delivered, 2 * (PUBLICATIONS + 1_000));
+    // Chunks of logs, each for a thousand messages or more.
+    assert!(
+        counts.allocations < u64::from(PUBLICATIONS) / 100,
+        "{counts:?}"
+    );
 }

@@ -201,3 +201,85 @@ impl EngineHandle {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use flux_runtime::mailbox::{Receiver, mailbox, wake_pair};
+
+    use super::*;
+
+    /// A shard's mailbox that only the test looks into, and the way to it.
+    fn unanswered(capacity: usize) -> (EngineHandle, Receiver<Mail>) {
+        let (waker, _source) = wake_pair().expect("an eventfd");
+        let (sender, receiver) = mailbox(capacity, waker);
+        (EngineHandle::to_owners(vec![sender]), receiver)
+    }
+
+    fn poll<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[tokio::test]
+    async fn calls_that_nobody_answers_are_bounded_and_one_that_is_dropped_makes_room() {
+        let (handle, inbox) = unanswered(2 * ENGINE_CALLS_MAX);
+        let mut calls: Vec<_> = (0..ENGINE_CALLS_MAX)
+            .map(|_| Box::pin(handle.presence_stats("c")))
+            .collect();
+        for call in &mut calls {
+            assert!(poll(call.as_mut()).is_pending());
+        }
+        let refused = poll(pin!(handle.presence_stats("c")));
+        assert_eq!(refused, Poll::Ready(Err(ErrorCode::TooManyRequests)));
+        drop(calls.pop());
+        let mut taken = pin!(handle.presence_stats("c"));
+        assert!(poll(taken.as_mut()).is_pending());
+        let mut last = None;
+        while let Some(Mail::Request(request)) = inbox.pop() {
+            last = Some(request);
+        }
+        let Some(Request::PresenceStats { reply, .. }) = last else {
+            panic!("a question about members");
+        };
+        let stats = PresenceStats {
+            clients: 2,
+            users: 1,
+        };
+        assert!(reply.answer(Ok(stats), |_, _| panic!("no shard")).is_none());
+        assert_eq!(poll(taken.as_mut()), Poll::Ready(Ok(stats)));
+    }
+
+    #[tokio::test]
+    async fn a_full_mailbox_refuses_and_a_shard_that_is_gone_is_an_error() {
+        let (handle, inbox) = unanswered(1);
+        let mut first = Box::pin(handle.remove_history("c"));
+        assert!(poll(first.as_mut()).is_pending());
+        let second = poll(pin!(handle.remove_history("c")));
+        assert_eq!(second, Poll::Ready(Err(ErrorCode::TooManyRequests)));
+        drop(inbox.pop());
+        assert_eq!(poll(first.as_mut()), Poll::Ready(Err(ErrorCode::Internal)));
+    }
+
+    #[tokio::test]
+    async fn no_call_waits_for_ever() {
+        let (mut handle, _inbox) = unanswered(1);
+        handle.answer_max = Duration::from_millis(1);
+        let result = handle.history(
+            "c",
+            HistoryQuery {
+                limit: 0,
+                since: None,
+                reverse: false,
+            },
+            HistoryOptions {
+                size: 1,
+                ttl: Duration::from_secs(1),
+                meta_ttl: Duration::from_secs(1),
+            },
+        );
+        assert_eq!(result.await.err(), Some(ErrorCode::Internal));
+    }
+}

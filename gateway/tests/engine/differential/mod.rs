@@ -8,11 +8,13 @@
 //! | what a channel is, in a page | `model` |
 //! | engines of one or several nodes, driven from one thread; clients with their positions | `world` |
 //! | random operations, and the comparison | `driver` |
+//! | shards on threads of their own | `threads` |
 //!
 //! `FLUX_SEED` repeats a run; a failing one prints its seed.
 
 mod driver;
 mod model;
+mod threads;
 mod world;
 
 use driver::Driver;
@@ -50,4 +52,10 @@ fn on_the_memory_engine_overtaking_requests_cost_no_client_a_publication() {
         );
         driver.bursts(60, 40);
     }
+}
+
+#[test]
+fn shards_on_threads_see_one_order_and_who_comes_back_misses_nothing() {
+    let seed = seed();
+    threads::all_at_once(World::memory_shards(3), 4_000, seed);
 }

@@ -109,6 +109,16 @@ impl World {
         Self::new(vec![(engines, handle)], sources)
     }
 
+    /// The same, each shard by itself, to be driven from a thread of its own.
+    pub(super) fn memory_shards(shards: usize) -> Vec<Self> {
+        let (wakers, sources) = wakes(shards);
+        let (engines, handle) = Engine::memory(&wakers);
+        let alone = engines.into_iter().zip(sources);
+        alone
+            .map(|(engine, wake)| Self::new(vec![(vec![engine], handle.clone())], vec![wake]))
+            .collect()
+    }
+
     fn new(nodes: Vec<(Vec<Engine>, EngineHandle)>, wakes: Vec<WakeSource>) -> Self {
         let mut doors = Vec::new();
         let mut handles = Vec::new();
@@ -510,6 +520,11 @@ impl World {
             .entry(place)
             .or_insert_with(|| data.to_owned());
         assert_eq!(known, data, "{channel}: two publications at {offset}");
+    }
+
+    /// Everything that somebody has seen.
+    pub(super) fn into_contents(self) -> HashMap<(&'static str, Epoch, u64), String> {
+        self.contents
     }
 
     /// Whether anybody has seen what is there.
