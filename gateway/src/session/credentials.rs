@@ -117,7 +117,7 @@ impl Session {
             match due {
                 Due::Close => return self.disconnect(Disconnect::SUBSCRIPTION_EXPIRED, effect),
                 Due::Unsubscribe => {
-                    self.unsubscribe(&channel, Unsubscribe::EXPIRED, out, effect);
+                    self.end_by_server(&channel, Unsubscribe::EXPIRED, out, effect);
                 }
                 Due::Renewal => {
                     let question = QuestionKind::SubRefresh {
@@ -199,7 +199,7 @@ impl Session {
         if is_server_side {
             self.disconnect(Disconnect::SUBSCRIPTION_EXPIRED, effect);
         } else {
-            self.unsubscribe(channel, Unsubscribe::EXPIRED, out, effect);
+            self.end_by_server(channel, Unsubscribe::EXPIRED, out, effect);
         }
     }
 

@@ -1,14 +1,16 @@
 //! What a client may ask about a channel: its past, and who is there.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use super::commands::{Denied, channel_options};
+use super::publish::json_line;
 use super::{DataFormat, Effect, Session};
 use crate::engine::PresenceStats;
 use crate::engine::history::{HistoryPage, HistoryQuery, StoredPublication};
 use crate::protocol::command::HistoryRequest;
-use crate::protocol::{ClientInfo, ErrorCode, Publication, Reply};
-use crate::pubsub::{KnownEpoch, MessageRef, OwnedClientInfo};
+use crate::protocol::{ClientInfo, ErrorCode, Publication, Reply, json};
+use crate::pubsub::{KnownEpoch, OwnedClientInfo};
 
 impl Session {
     pub(super) fn history(
@@ -102,7 +104,12 @@ impl Session {
         match result {
             Err(error) => self.reply(out, id, &Reply::from(error)),
             Ok(page) => {
-                let publications: Vec<_> = page.publications.iter().map(publication).collect();
+                let Some(altered) = altered(&page.publications, self.is_json(), false) else {
+                    // Asking again would not help, and reading on would leave a gap.
+                    self.reply(out, id, &Reply::from(ErrorCode::BadRequest));
+                    return self.settle();
+                };
+                let publications = presented(&page.publications, &altered);
                 let reply = Reply::History {
                     publications: &publications,
                     offset: page.position.offset,
@@ -156,20 +163,84 @@ impl Session {
     }
 }
 
-/// A publication of the past, whole.
-pub(super) fn publication(stored: &StoredPublication) -> Publication<'_> {
-    let (data, info, tags) = match stored.message.as_ref() {
-        MessageRef::Publication {
-            data, info, tags, ..
-        } => (data, info, tags),
-        // Joins and leaves are not kept.
-        MessageRef::Join(_) | MessageRef::Leave(_) => return Publication::default(),
-    };
+/// Data of publications that a client gets in another form than they were published: the place of
+/// each, and the form.
+pub(super) type Altered = Vec<(usize, Vec<u8>)>;
+
+/// Which data has to be altered for a client; none where some of it is nothing that the client's
+/// format can carry. A client of the JSON format gets JSON on one line; with deltas, which are no
+/// JSON, all data of a subscription as text.
+pub(super) fn altered(
+    publications: &[StoredPublication],
+    is_json: bool,
+    is_text: bool,
+) -> Option<Altered> {
+    let mut altered = Altered::new();
+    if !is_json {
+        return Some(altered);
+    }
+    for (at, stored) in publications.iter().enumerate() {
+        let line = json_line(stored.message.as_ref().payload())?;
+        if is_text {
+            let mut text = Vec::with_capacity(line.len() + 16);
+            json::encode_text(&mut text, std::str::from_utf8(&line).ok()?);
+            altered.push((at, text));
+        } else if let Cow::Owned(line) = line {
+            altered.push((at, line));
+        }
+    }
+    Some(altered)
+}
+
+/// Publications of the past, whole.
+pub(super) fn presented<'a>(
+    publications: &'a [StoredPublication],
+    altered: &'a Altered,
+) -> Vec<Publication<'a>> {
+    let mut presented: Vec<_> = publications.iter().map(publication).collect();
+    for (at, data) in altered {
+        presented[*at].data = data;
+    }
+    presented
+}
+
+fn publication(stored: &StoredPublication) -> Publication<'_> {
+    // Joins and leaves are not kept.
+    let message = stored.message.as_ref();
     Publication {
-        data,
-        info,
+        data: message.payload(),
+        info: message.info(),
         offset: stored.offset,
-        tags,
+        tags: message.tags(),
         delta: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flux_runtime::log::LogWriter;
+
+    use super::*;
+    use crate::pubsub::MessageRef;
+
+    #[test]
+    fn a_client_gets_what_its_format_can_carry() {
+        let mut arena = LogWriter::new();
+        let mut stored = |data: &[u8]| StoredPublication {
+            offset: 1,
+            message: MessageRef::data(data).store(&mut arena, "a"),
+        };
+        let fine = [stored(b"{\"a\":1}"), stored(b"[1,\n2]")];
+        let bytes = [stored(b"\xff")];
+        assert_eq!(altered(&fine, false, false), Some(vec![]));
+        assert_eq!(altered(&bytes, false, true), Some(vec![]));
+        let lines = altered(&fine, true, false).expect("JSON");
+        assert_eq!(lines, [(1, b"[1, 2]".to_vec())]);
+        assert_eq!(presented(&fine, &lines)[1].data, b"[1, 2]");
+        assert_eq!(presented(&fine, &lines)[0].data, b"{\"a\":1}");
+        let texts = altered(&fine, true, true).expect("JSON");
+        assert_eq!(texts[0], (0, br#""{\"a\":1}""#.to_vec()));
+        assert_eq!(altered(&bytes, true, false), None);
+        assert_eq!(altered(&bytes, true, true), None);
     }
 }

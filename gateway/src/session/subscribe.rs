@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::commands::{Denied, channel_options};
-use super::lookup;
+use super::lookup::{Altered, altered, presented};
 use super::particulars::Asking;
 use super::rules::Gate;
 use super::subscriptions::{Details, Granted, Subscription};
@@ -88,8 +88,8 @@ pub(super) struct Confirmed {
     data: Vec<u8>,
     position: Option<StreamPosition>,
     recovery: Option<Recovery>,
-    /// The data of each publication as text, where the client gets all of the channel's so.
-    quoted: Vec<Vec<u8>>,
+    /// How the client gets what it missed.
+    altered: Altered,
 }
 
 impl Confirmed {
@@ -101,15 +101,9 @@ impl Confirmed {
 
     /// What was missed.
     pub(super) fn publications(&self) -> Vec<Publication<'_>> {
-        let stored = self
-            .recovery
-            .iter()
-            .flat_map(|recovery| recovery.publications.iter());
-        let mut publications: Vec<_> = stored.map(lookup::publication).collect();
-        for (publication, quoted) in publications.iter_mut().zip(&self.quoted) {
-            publication.data = quoted;
-        }
-        publications
+        self.recovery.as_ref().map_or_else(Vec::new, |recovery| {
+            presented(&recovery.publications, &self.altered)
+        })
     }
 
     /// The answer to the subscribe.
@@ -355,7 +349,10 @@ impl Session {
             return;
         };
         let id = subscription.id;
-        let confirmed = confirmed(subscription, subscribed, is_json);
+        let Some(confirmed) = confirmed(subscription, subscribed, is_json) else {
+            // It would miss the same whenever it came back.
+            return self.disconnect(Disconnect::INAPPROPRIATE_PROTOCOL, effect);
+        };
         if confirmed.granted.was_recovering
             && confirmed.granted.fails_unrecovered
             && !confirmed.is_recovered()
@@ -414,11 +411,12 @@ impl Session {
     }
 }
 
+/// None where the client's format cannot carry what it missed.
 fn confirmed(
     subscription: &mut Subscription,
     subscribed: Subscribed<'_>,
     is_json: bool,
-) -> Confirmed {
+) -> Option<Confirmed> {
     let mut confirmed = Confirmed {
         channel: subscription.channel.clone(),
         granted: Granted::default(),
@@ -426,7 +424,7 @@ fn confirmed(
         data: Vec::new(),
         position: subscribed.position,
         recovery: subscribed.recovery.cloned(),
-        quoted: Vec::new(),
+        altered: Altered::new(),
     };
     if let Some(details) = &mut subscription.details {
         confirmed.granted = details.granted;
@@ -435,20 +433,10 @@ fn confirmed(
             confirmed.expires_at = details.expires_at;
         }
     }
-    // A delta is no JSON, so all data of a subscription with deltas is text to a JSON client.
-    if confirmed.granted.delta && is_json {
-        confirmed.quoted = confirmed
-            .publications()
-            .iter()
-            .map(|publication| quote(publication.data))
-            .collect();
+    if let Some(recovery) = &confirmed.recovery {
+        confirmed.altered = altered(&recovery.publications, is_json, confirmed.granted.delta)?;
     }
-    confirmed
-}
-
-/// Data as JSON text.
-fn quote(data: &[u8]) -> Vec<u8> {
-    serde_json::to_vec(&String::from_utf8_lossy(data)).unwrap_or_default()
+    Some(confirmed)
 }
 
 #[cfg(test)]
@@ -465,10 +453,5 @@ mod tests {
         ] {
             assert_eq!(seconds(time), expected, "{time:?}");
         }
-    }
-
-    #[test]
-    fn data_is_quoted_as_json_text() {
-        assert_eq!(quote(b"{\"a\":1}"), br#""{\"a\":1}""#);
     }
 }

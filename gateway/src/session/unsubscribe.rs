@@ -35,9 +35,19 @@ impl Session {
         out: &mut Vec<u8>,
         effect: &mut impl FnMut(Effect<'_>),
     ) {
-        if !self.is_connected() {
-            return;
+        if self.is_connected() {
+            self.end_by_server(channel, unsubscribe, out, effect);
+            self.settle();
         }
+    }
+
+    pub(super) fn end_by_server(
+        &mut self,
+        channel: &str,
+        unsubscribe: Unsubscribe<'_>,
+        out: &mut Vec<u8>,
+        effect: &mut impl FnMut(Effect<'_>),
+    ) {
         let Some(subscription) = self.subscriptions.remove(channel) else {
             return;
         };
@@ -52,7 +62,6 @@ impl Session {
             self.push(out, &push);
         }
         self.reschedule();
-        self.settle();
     }
 
     /// Publications of the channel are lost: the client is told, so that it recovers or starts

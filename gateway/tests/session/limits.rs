@@ -1,6 +1,8 @@
 //! Every bound of a session has its answer.
 
-use flux_gateway::limits::SessionLimits;
+use std::time::Duration;
+
+use flux_gateway::limits::{Rate, SessionLimits};
 
 use crate::client::{Client, Seen, open_config};
 
@@ -104,4 +106,45 @@ fn limits_that_contradict_each_other_are_named() {
 fn a_session_is_small() {
     let size = size_of::<flux_gateway::session::Session>();
     assert!(size <= 96, "{size} bytes");
+}
+
+#[test]
+fn commands_and_publishes_have_their_rates() {
+    let refused = |id: u32| {
+        format!(
+            r#"{{"id":{id},"error":{{"code":111,"message":"too many requests","temporary":true}}}}"#
+        )
+    };
+    let publish = |id: u32| format!(r#"{{"id":{id},"publish":{{"channel":"a","data":1}}}}"#);
+    let mut config = open_config();
+    config.limits.publishes_rate = Some(Rate {
+        per_second: 10,
+        burst: 2,
+    });
+    let mut client = Client::connected(config.clone());
+    assert_eq!(client.sends(&publish(2)), "");
+    assert_eq!(client.sends(&publish(3)), "");
+    assert_eq!(client.sends(&publish(4)), refused(4));
+    // Other commands are not publishes.
+    assert_eq!(client.sends(&subscribe(5, "a")), "");
+    client.now += Duration::from_millis(100);
+    assert_eq!(client.sends(&publish(6)), "");
+    assert_eq!(client.sends(&publish(7)), refused(7));
+
+    config.limits.commands_rate = config.limits.publishes_rate.take();
+    let mut client = Client::connected(config);
+    assert_eq!(client.sends(&publish(2)), "");
+    assert_eq!(client.sends(&subscribe(3, "a")), "");
+    assert_eq!(client.sends(&subscribe(4, "b")), refused(4));
+    // Pongs are not counted, and what has no reply is not lost in silence.
+    client.now = client.session.deadline().expect("a ping is due");
+    client.fires();
+    client.effects();
+    client.sends(&format!("{{}}\n{}\n{}", publish(5), publish(6)));
+    assert_eq!(client.effects().len(), 2);
+    client.sends(r#"{"send":{"data":1}}"#);
+    assert!(matches!(
+        client.effects()[..],
+        [Seen::Unsubscribe(_), Seen::Close(3013, _)]
+    ));
 }

@@ -6,11 +6,16 @@
 )]
 
 mod allocation;
+mod asking;
 mod client;
 mod connect;
+mod credentials;
 mod heartbeat;
 mod limits;
+mod lookup;
 mod order;
 mod robustness;
+mod server;
 mod simulation;
+mod subscribe;
 mod vectors;

@@ -114,8 +114,8 @@ pub enum DeltaType {
 /// Clients of the JSON format can send nothing but JSON. Clients of the Protobuf format can send any
 /// bytes, which clients of the JSON format could not be given: a channel either takes JSON only and
 /// serves everybody, or takes anything and serves clients of the Protobuf format alone. (Centrifugo
-/// takes any bytes in `json` channels as well, and closes the connections of JSON clients that
-/// would have to be given them.)
+/// lets them publish any bytes in other channels as well, and closes the connections of JSON clients
+/// that would have to be given them, 3506; here only the server's API gets that far.)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DataFormat {
     /// Any JSON value.
