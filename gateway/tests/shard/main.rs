@@ -4,6 +4,7 @@
 #![allow(clippy::panic, reason = "a test fails by a panic")]
 
 mod client;
+#[allow(dead_code, reason = "shared with the tests of the transports")]
 mod node;
 
 mod bounds;

@@ -11,6 +11,7 @@ use flux_gateway::engine::Engine;
 use flux_gateway::http::{AllowedOrigins, Policy, Transports};
 use flux_gateway::pubsub::{PacingConfig, SubscriptionsConfig};
 use flux_gateway::session::{ChannelOptions, ChannelRules, SessionConfig};
+use flux_gateway::shard::plain::PlainRequests;
 use flux_gateway::shard::{self, Counter, Counters, Directory, Order, Shard, ShardParts, Shared};
 use flux_gateway::websocket::Limits;
 use flux_runtime::control::Readiness;
@@ -26,6 +27,7 @@ pub(crate) struct Settings {
     pub(crate) pacing: PacingConfig,
     pub(crate) connections_max: u64,
     pub(crate) transports: Transports,
+    pub(crate) origins: AllowedOrigins,
 }
 
 impl Default for Settings {
@@ -48,6 +50,7 @@ impl Default for Settings {
             pacing: PacingConfig::default(),
             connections_max: 1_000,
             transports: Transports::default(),
+            origins: AllowedOrigins::default(),
         }
     }
 }
@@ -90,7 +93,7 @@ impl Listening {
         let counters: Vec<Arc<Counters>> = (0..settings.shards).map(|_| Arc::default()).collect();
         let shared = Arc::new(Shared {
             policy: Policy {
-                origins: AllowedOrigins::default(),
+                origins: settings.origins,
                 echo: false,
                 transports: settings.transports,
             },
@@ -131,6 +134,7 @@ impl Listening {
             shared,
             counters,
             orders: end.orders,
+            plain: end.plain,
             shards,
         }
     }
@@ -142,6 +146,8 @@ pub(crate) struct Node {
     pub(crate) shared: Arc<Shared>,
     counters: Vec<Arc<Counters>>,
     orders: Vec<Sender<Order>>,
+    /// What the control plane is asked.
+    pub(crate) plain: PlainRequests,
     shards: Vec<ShardThread>,
 }
 
