@@ -228,6 +228,31 @@ pub const REDIS_GUIDE_INTERVAL: Duration = Duration::from_secs(3);
 /// Shortest time between two such looks.
 pub const REDIS_GUIDE_PAUSE_MIN: Duration = Duration::from_millis(100);
 
+/// Publications that one read of a channel's history in Redis gives at most; what is missing is read
+/// next.
+pub const REDIS_READ_PUBLICATIONS_MAX: u32 = 10_000;
+/// As `REDIS_READ_PUBLICATIONS_MAX`, in bytes; one publication is given in any case.
+pub const REDIS_READ_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Reads and presence commands on their way to Redis at the same time, in batches.
+pub const REDIS_COMMAND_BATCHES_MAX: usize = 4;
+/// Reads or presence commands in one batch.
+pub const REDIS_COMMAND_BATCH: usize = 16;
+/// Questions about history and presence that wait for their turn; beyond it error 111.
+pub const REDIS_QUESTIONS_MAX: usize = 16_384;
+/// Shortest time between two reads of one channel's history for its subscribers.
+pub const REDIS_READ_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes of recent publications that a node remembers of one channel, for recoveries without a
+/// read.
+pub const REDIS_RECENT_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of recent publications that a node remembers of all channels; beyond it those of quiet
+/// channels are forgotten, and recoveries read.
+pub const REDIS_RECENT_BYTES_ALL_MAX: usize = 128 * 1024 * 1024;
+/// Bytes of publications of one channel that wait for what came before them; beyond it they are
+/// read later.
+pub const REDIS_HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long a channel without subscribers is remembered: for those who come back.
+pub const REDIS_STREAM_LINGER: Duration = Duration::from_secs(30);
+
 // A record must fit into what may wait, or it could never be delivered.
 const _: () = assert!(REDIS_RECORD_BYTES_MAX < REDIS_RECEIVED_BYTES_MAX);
 const _: () = assert!(REDIS_RECORD_BYTES_MAX < PARKED_BYTES_MAX);

@@ -87,6 +87,22 @@ pub struct EngineMetrics {
     pub rejected_content: Number,
     /// Records longer than the limit; dropped.
     pub rejected_size: Number,
+    /// Publications not published again: a known idempotency key, a version that is not newer.
+    pub redis_suppressed: Number,
+    /// Times that Redis did not know a script (it was restarted, or told to forget them).
+    pub redis_scripts_unknown: Number,
+    /// Reads of channels' histories, and comparisons of positions, for subscribers here.
+    pub redis_reads: Number,
+    /// Recoveries answered without a read.
+    pub redis_recovered_from_memory: Number,
+    /// Gaps found in what channels with history have delivered.
+    pub redis_gaps: Number,
+    /// Publications delivered from a history because they had not arrived otherwise.
+    pub redis_filled: Number,
+    /// Channels with history whose subscribers were told that they missed something.
+    pub redis_insufficient: Number,
+    /// Bytes of recent publications remembered for recoveries.
+    pub redis_recent_bytes: Number,
     /// Time of the last probe through Redis and back, in microseconds.
     pub redis_probe_us: Number,
 }

@@ -13,5 +13,7 @@ mod node;
 mod redis_server;
 
 mod differential;
+mod door;
 mod memory;
 mod redis;
+mod redis_history;

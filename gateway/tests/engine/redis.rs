@@ -345,7 +345,7 @@ fn what_others_write_into_our_channels_is_counted_and_harmless() {
         "hello",
         "{json}",
         "\"__p1:1:abcdefgh__x\"",
-        "\"FLX2p\\x00aaaaaaaabbbbbbbb{}\"",
+        "\"FLX3p\\x00aaaaaaaabbbbbbbb{}\"",
     ] {
         server.command(&format!("PUBLISH centrifugo.client.room {garbage}"));
     }

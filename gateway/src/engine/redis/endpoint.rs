@@ -4,6 +4,7 @@
 //! Which server that is may change between two attempts to connect, and what the servers are is
 //! none of `Server`'s business: see [`Endpoint::reconnect`].
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,14 +16,19 @@ use tokio::time::{sleep, timeout};
 
 use super::super::request::Request;
 use super::config::RedisConfig;
-use super::interest::{Command, Released};
+use super::interest::Command;
 use super::keys::Keys;
-use super::link::{Answer, Link, LinkEvent};
-use super::server::{Outcome, Phase, Server};
+use super::link::{Answer, Link, LinkEvent, is_elsewhere};
+use super::publish::command;
+use super::questions::Question;
+use super::scripts::{Outcome, Scripts};
+use super::server::{Leaving, Phase, Server};
 use super::shards::Shards;
 use crate::limits::{
-    REDIS_PROBE_DEADLINE, REDIS_PROBE_INTERVAL, REDIS_PUBLISH_BATCH, REDIS_RECONNECT_DELAY_MAX,
+    REDIS_COMMAND_BATCH, REDIS_PROBE_DEADLINE, REDIS_PROBE_INTERVAL, REDIS_PUBLISH_BATCH,
+    REDIS_RECONNECT_DELAY_MAX,
 };
+use crate::pubsub::Epoch;
 
 /// A tick that comes late says that this thread was kept from running, not that Redis was silent.
 const TICK_COUNTED_MAX: Duration = Duration::from_millis(500);
@@ -31,7 +37,7 @@ const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(50);
 /// What has happened at an endpoint.
 pub(super) enum EndpointEvent {
     Link(LinkEvent),
-    Connected(RedisResult<Link>),
+    Connected(Box<RedisResult<Link>>),
 }
 
 type Connecting = Pin<Box<dyn Future<Output = RedisResult<Link>> + Send>>;
@@ -51,10 +57,15 @@ pub(super) struct Endpoint {
     is_retired: bool,
     config: Arc<RedisConfig>,
     keys: Arc<Keys>,
+    scripts: Arc<Scripts>,
     probe_channel: Arc<[u8]>,
     /// That of the next connection.
     next_probe_channel: Arc<[u8]>,
     server: Server,
+    /// What the batches under way ask, in their order.
+    asked: VecDeque<Vec<Question>>,
+    /// False after Redis has not known a script, until the scripts' texts have been sent.
+    knows_scripts: bool,
     link: Option<Link>,
     connecting: Option<Connecting>,
     attempts: u32,
@@ -81,17 +92,20 @@ impl Endpoint {
             doubts: false,
             is_spoilt: None,
             is_retired: false,
-            config,
             probe_channel: Arc::clone(&probe_channel),
             next_probe_channel: probe_channel,
             keys,
-            server: Server::new(origin),
+            server: Server::new(origin, config.position_check_delay),
+            asked: VecDeque::new(),
+            knows_scripts: true,
+            scripts: Arc::new(Scripts::new()),
             link: None,
             connecting: None,
             attempts: 0,
             away: Some("not connected yet".to_owned()),
             silence: Duration::ZERO,
             last_probe: now,
+            config,
         }
     }
 
@@ -128,13 +142,13 @@ impl Endpoint {
     }
 
     /// `channel` goes to another server.
-    pub(super) fn release(&mut self, channel: &str) -> Option<Released> {
-        self.server.release(channel)
+    pub(super) fn release(&mut self, channel: &str, shards: &mut Shards) -> Option<Leaving> {
+        self.server.release(channel, shards)
     }
 
     /// `channel` comes from another server.
-    pub(super) fn adopt(&mut self, channel: &Arc<str>, released: Released, shards: &mut Shards) {
-        self.server.adopt(channel, released, shards);
+    pub(super) fn adopt(&mut self, channel: &Arc<str>, leaving: Leaving, shards: &mut Shards) {
+        self.server.adopt(channel, leaving, Instant::now(), shards);
     }
 
     /// Channels that the server did not want have been seen to; those that are still here are tried again.
@@ -188,14 +202,14 @@ impl Endpoint {
             && let Poll::Ready(result) = attempt.as_mut().poll(context)
         {
             self.connecting = None;
-            return Poll::Ready(EndpointEvent::Connected(result));
+            return Poll::Ready(EndpointEvent::Connected(Box::new(result)));
         }
         Poll::Pending
     }
 
     pub(super) fn on_event(&mut self, event: EndpointEvent, shards: &mut Shards) {
         match event {
-            EndpointEvent::Connected(result) => self.on_connected(result, shards),
+            EndpointEvent::Connected(result) => self.on_connected(*result, shards),
             EndpointEvent::Link(LinkEvent::Pushed(pushes)) => {
                 for push in pushes {
                     self.on_push(push, shards);
@@ -210,13 +224,16 @@ impl Endpoint {
                     self.server.published(sequence, outcome, shards);
                 }
             }
+            EndpointEvent::Link(LinkEvent::Answered(answers)) => self.on_answers(&answers, shards),
             EndpointEvent::Link(LinkEvent::Commanded {
                 command,
                 channels,
                 answer,
             }) => match (command, answer) {
                 (_, Answer::Done) | (Command::Unsubscribe, Answer::Refused) => {}
-                (Command::Subscribe, Answer::Refused) => self.server.refused(&channels, shards),
+                (Command::Subscribe, Answer::Refused) => {
+                    self.server.refused(&channels, Instant::now(), shards);
+                }
                 (_, Answer::Elsewhere) => {
                     self.server.elsewhere(&channels);
                     self.doubts = true;
@@ -228,7 +245,7 @@ impl Endpoint {
 
     /// Gives the connections what they have room for, and notes when everything travels through
     /// them. To be called after anything was done here.
-    pub(super) fn send(&mut self) {
+    pub(super) fn send(&mut self, shards: &Shards) {
         if self.server.phase() == Phase::Up && self.away.take().is_some() {
             self.attempts = 0;
             tracing::info!(server = %self.name, "everything travels through Redis");
@@ -236,19 +253,33 @@ impl Endpoint {
         let Some(link) = &mut self.link else { return };
         while self.server.has_unsent() && link.may_publish() {
             let mut pipeline = redis::Pipeline::new();
-            let (keys, probe_channel) = (&self.keys, &self.probe_channel);
+            let (keys, scripts) = (&self.keys, &self.scripts);
+            let probe_channel = &self.probe_channel;
             let handed = self
                 .server
-                .next_publications(REDIS_PUBLISH_BATCH, |channel, record| {
-                    let publish = pipeline.cmd(keys.publish_command());
-                    match channel {
-                        Some(channel) => publish.arg(keys.channel(channel)),
-                        None => publish.arg(&probe_channel[..]),
-                    }
-                    .arg(record);
+                .next_publications(REDIS_PUBLISH_BATCH, |outgoing, record| {
+                    let epoch = Epoch::from_random(fastrand::u64(..));
+                    let command = command(&outgoing, record, keys, scripts, probe_channel, epoch);
+                    pipeline.add_command(command);
                 });
             let Some((first, _)) = handed else { break };
             link.publish(first, pipeline);
+        }
+        let now = Instant::now();
+        while self.server.has_questions(now) && link.may_ask() {
+            let batch = self.server.next_questions(REDIS_COMMAND_BATCH, now, shards);
+            if batch.is_empty() {
+                break;
+            }
+            let mut pipeline = redis::Pipeline::new();
+            let is_known = std::mem::replace(&mut self.knows_scripts, true);
+            for question in &batch {
+                let epoch = Epoch::from_random(fastrand::u64(..));
+                let command = question.command(&self.keys, &self.scripts, epoch, is_known);
+                pipeline.add_command(command);
+            }
+            link.ask(pipeline);
+            self.asked.push_back(batch);
         }
         if link.may_command()
             && let Some((command, channels)) = self.server.next_command()
@@ -261,9 +292,31 @@ impl Endpoint {
         }
     }
 
+    fn on_answers(&mut self, answers: &[Value], shards: &mut Shards) {
+        let now = Instant::now();
+        let batch = self.asked.pop_front().unwrap_or_default();
+        for (question, answer) in batch.into_iter().zip(answers) {
+            let code = match answer {
+                Value::ServerError(error) => Some(error.code()),
+                _ => None,
+            };
+            if code == Some("NOSCRIPT") {
+                shards.metrics.redis_scripts_unknown.add(1);
+                self.knows_scripts = false;
+                self.server.ask_again(question);
+            } else if is_elsewhere(code) {
+                self.doubts = true;
+                self.server.misplaced(question, now, shards);
+            } else {
+                self.server.answered(question, answer, now, shards);
+            }
+        }
+    }
+
     /// Time has passed.
     pub(super) fn tick(&mut self, passed: Duration, tick: Duration, shards: &mut Shards) {
         let now = Instant::now();
+        self.server.tick(now);
         let Some(link) = &self.link else { return };
         self.silence += passed.min(TICK_COUNTED_MAX);
         // What has arrived is looked at before anybody is declared silent.
@@ -299,7 +352,7 @@ impl Endpoint {
                 }
             }
             (PushKind::Subscribe | PushKind::SSubscribe, Some(channel), _) => {
-                self.server.subscribed(channel, shards);
+                self.server.subscribed(channel, Instant::now(), shards);
             }
             (PushKind::SUnsubscribe, None, _) => {
                 self.is_spoilt = Some("the slot of its probe went to another server");
@@ -351,7 +404,10 @@ impl Endpoint {
         }
         drop(link);
         self.is_spoilt = None;
-        self.server.lost(shards);
+        for question in std::mem::take(&mut self.asked).into_iter().flatten() {
+            self.server.unanswered(question, shards);
+        }
+        self.server.lost(Instant::now(), shards);
         shards.metrics.redis_lost.add(1);
         tracing::warn!(server = %self.name, why, "Redis is lost; publications stay on this node");
         self.away = Some(why.to_owned());
@@ -378,6 +434,7 @@ impl Endpoint {
         let probe_channel = Arc::clone(&self.next_probe_channel);
         self.probe_channel = Arc::clone(&probe_channel);
         let is_sharded = self.keys.is_sharded();
+        let scripts = Arc::clone(&self.scripts);
         self.connecting = Some(Box::pin(async move {
             sleep(delay).await;
             let link = Link::connect(
@@ -387,6 +444,7 @@ impl Endpoint {
                 probe_channel,
                 is_sharded,
                 must_be_master,
+                &scripts,
             );
             // Some connections and a command, each with a bound of its own that is longer.
             match timeout(connect_timeout * 2, link).await {

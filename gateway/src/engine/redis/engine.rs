@@ -138,7 +138,7 @@ impl RedisEngine {
                 () = sleep(RETRY_INTERVAL), if !is_clear => {}
             }
             for endpoint in &mut self.endpoints {
-                endpoint.send();
+                endpoint.send(&self.shards);
             }
             self.follow.look(&mut self.endpoints);
             self.announce();
@@ -199,6 +199,8 @@ impl RedisEngine {
             .redis_subscriptions
             .set(sum(|e| e.server().subscriptions()));
         let is_up = self.endpoints.iter().all(|e| e.away().is_none());
+        let recent = |e: &Endpoint| e.server().recent_bytes();
+        metrics.redis_recent_bytes.set(sum(recent));
         metrics.redis_up.set(is_up.into());
     }
 }

@@ -206,8 +206,8 @@ impl Follow {
                     .collect();
                 for channel in leaving {
                     let to = topology.endpoint_of(self.keys.slot(&channel));
-                    if let Some(released) = endpoints[at].release(&channel) {
-                        endpoints[to].adopt(&channel, released, shards);
+                    if let Some(leaving) = endpoints[at].release(&channel, shards) {
+                        endpoints[to].adopt(&channel, leaving, shards);
                     }
                 }
             }

@@ -74,6 +74,18 @@ impl Interest {
     /// Somebody listens to `channel`. True when that is in effect; otherwise `waiter` will be
     /// handed out when it is.
     pub(super) fn join(&mut self, channel: &Arc<str>, waiter: Waiter) -> bool {
+        self.add(channel, Some(waiter))
+    }
+
+    /// Somebody listens to `channel`, and waits for more than its subscription. True when Redis
+    /// delivers it already.
+    pub(super) fn want(&mut self, channel: &Arc<str>) -> bool {
+        self.add(channel, None);
+        let entry = self.channels.get(channel);
+        entry.is_some_and(|entry| entry.at_redis == AtRedis::Yes)
+    }
+
+    fn add(&mut self, channel: &Arc<str>, waiter: Option<Waiter>) -> bool {
         let entry = self
             .channels
             .entry(Arc::clone(channel))
@@ -93,7 +105,7 @@ impl Interest {
         if entry.is_owed || entry.at_redis == AtRedis::Yes {
             return true;
         }
-        entry.waiters.push(waiter);
+        entry.waiters.extend(waiter);
         if is_first && entry.at_redis == AtRedis::No {
             self.to_subscribe.push_back(Arc::clone(channel));
         }

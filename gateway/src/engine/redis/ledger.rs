@@ -20,11 +20,14 @@
 //!   already, or nobody was there to deliver it to.
 //! - Each publish is answered exactly once: when it is confirmed, comes back, or is abandoned.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use super::super::request::ReplyTo;
+use super::super::history::HistoryOptions;
+use super::super::request::{Conditions, ReplyTo};
+use super::scripts::Outcome;
 use crate::limits::{REDIS_IN_FLIGHT_BYTES_MAX, REDIS_IN_FLIGHT_MAX};
+use crate::protocol::ErrorCode;
 use crate::pubsub::{Message, StreamPosition};
 
 /// Messages behind which a probe is sent at the latest, so that entries do not wait for the next
@@ -37,11 +40,35 @@ pub(super) type Publisher = ReplyTo<Option<StreamPosition>>;
 #[derive(Debug)]
 pub(super) enum Content {
     Message(Message),
+    /// A publication with an idempotency key, in a channel without history.
+    Once(Box<Once>),
+    /// A publication in a channel with history. It does not come back: what comes is the
+    /// publication with its place, which needs no ledger.
+    Append(Box<Append>),
     Probe {
         sent: Instant,
     },
-    /// Redis has refused it.
-    Refused,
+    /// Nothing to come back, or to be delivered.
+    Nothing,
+}
+
+/// See [`Content::Once`].
+#[derive(Debug)]
+pub(super) struct Once {
+    pub(super) message: Message,
+    pub(super) key: Box<str>,
+    /// False once Redis has said that it does not know the script.
+    pub(super) is_known: bool,
+}
+
+/// See [`Content::Append`].
+#[derive(Debug)]
+pub(super) struct Append {
+    pub(super) message: Message,
+    pub(super) history: HistoryOptions,
+    pub(super) conditions: Option<Box<Conditions>>,
+    /// False once Redis has said that it does not know the script.
+    pub(super) is_known: bool,
 }
 
 #[derive(Debug)]
@@ -56,10 +83,15 @@ impl Entry {
     fn size(&self) -> usize {
         match &self.content {
             Content::Message(message) => message.size(),
-            Content::Probe { .. } | Content::Refused => 0,
+            Content::Once(once) => once.message.size(),
+            Content::Append(append) => append.message.size(),
+            Content::Probe { .. } | Content::Nothing => 0,
         }
     }
 }
+
+/// Who is to be told, and what.
+pub(super) type Answered = (Publisher, Result<Option<StreamPosition>, ErrorCode>);
 
 /// What a message that has come back means.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,6 +117,10 @@ pub(super) struct Ledger {
     /// How many of them have been handed to the connection.
     handed: usize,
     bytes: usize,
+    /// Publications of which only the script's answer tells what became of them, by sequence number:
+    /// all that are on their way to a history, and those with an idempotency key that have not come
+    /// back although later ones have.
+    unanswered: BTreeMap<u64, Entry>,
     next: u64,
     floor: u64,
     /// Messages behind the last probe.
@@ -109,11 +145,16 @@ impl Ledger {
             is_confirmed: false,
         };
         // Probes are few, and the one that finds out what is wrong must not be turned away.
-        let is_full = self.entries.len() >= REDIS_IN_FLIGHT_MAX
+        let is_full = self.len() >= REDIS_IN_FLIGHT_MAX
             || self.bytes + entry.size() > REDIS_IN_FLIGHT_BYTES_MAX;
-        if is_full && matches!(entry.content, Content::Message(_)) {
+        if is_full && !matches!(entry.content, Content::Probe { .. }) {
             return Err(LedgerFull(entry.asker));
         }
+        self.add(entry);
+        Ok(())
+    }
+
+    fn add(&mut self, entry: Entry) {
         self.since_probe = match entry.content {
             Content::Probe { .. } => 0,
             _ => self.since_probe + 1,
@@ -122,7 +163,6 @@ impl Ledger {
         self.entries.push_back(entry);
         self.next += 1;
         self.check_invariants();
-        Ok(())
     }
 
     /// Hands out up to `count` entries that have not been, with their sequence numbers.
@@ -136,29 +176,73 @@ impl Ledger {
             return None;
         }
         let first = self.front() + self.handed as u64;
-        for (n, entry) in self
-            .entries
-            .range(self.handed..self.handed + count)
-            .enumerate()
-        {
-            take(first + n as u64, &entry.content);
+        let handed = self.handed..self.handed + count;
+        for (sequence, entry) in (first..).zip(self.entries.range_mut(handed)) {
+            take(sequence, &entry.content);
+            if matches!(entry.content, Content::Append(_)) {
+                let nothing = Entry {
+                    content: Content::Nothing,
+                    asker: None,
+                    is_confirmed: false,
+                };
+                let append = std::mem::replace(entry, nothing);
+                self.unanswered.insert(sequence, append);
+            }
         }
         self.handed += count;
         Some((first, count))
     }
 
-    /// Redis has answered the command of `sequence`. Returns who is to be told.
-    pub(super) fn confirm(&mut self, sequence: u64, is_refused: bool) -> Option<Publisher> {
+    /// Redis has answered the command of `sequence`. What it did not know how to do is to be sent
+    /// again.
+    pub(super) fn confirm(&mut self, sequence: u64, outcome: Outcome) -> Option<Answered> {
+        let result = match outcome {
+            Outcome::Taken | Outcome::Suppressed(None) => Ok(None),
+            Outcome::Stored(position) | Outcome::Suppressed(Some(position)) => Ok(Some(position)),
+            Outcome::Refused | Outcome::Elsewhere | Outcome::Unknown => Err(ErrorCode::Internal),
+        };
+        if let Some(mut entry) = self.unanswered.remove(&sequence) {
+            self.bytes -= entry.size();
+            let result = match (outcome, &mut entry.content) {
+                (Outcome::Stored(_) | Outcome::Suppressed(Some(_)), _) => result,
+                (Outcome::Taken | Outcome::Suppressed(None), Content::Once(_)) => result,
+                (Outcome::Unknown, Content::Append(append)) if append.is_known => {
+                    append.is_known = false;
+                    self.add(entry);
+                    return None;
+                }
+                (Outcome::Unknown, Content::Once(once)) if once.is_known => {
+                    once.is_known = false;
+                    self.add(entry);
+                    return None;
+                }
+                _ => Err(ErrorCode::Internal),
+            };
+            self.check_invariants();
+            return Some((entry.asker?, result));
+        }
         let at = sequence.checked_sub(self.front())? as usize;
         let entry = self.entries.get_mut(at)?;
         entry.is_confirmed = true;
-        if is_refused {
-            self.bytes -= entry.size();
-            entry.content = Content::Refused;
-        }
         let asker = entry.asker.take();
+        if outcome != Outcome::Taken {
+            self.bytes -= entry.size();
+            let content = std::mem::replace(&mut entry.content, Content::Nothing);
+            if let Content::Once(mut once) = content
+                && outcome == Outcome::Unknown
+                && once.is_known
+            {
+                once.is_known = false;
+                self.add(Entry {
+                    content: Content::Once(once),
+                    asker,
+                    is_confirmed: false,
+                });
+                return None;
+            }
+        }
         self.check_invariants();
-        asker
+        Some((asker?, result))
     }
 
     /// A message of this process has come back. `answered` hears whose publish is thereby known to
@@ -172,7 +256,14 @@ impl Ledger {
         }
         let mut sent = None;
         while self.front() <= sequence {
+            let at = self.front();
             let Some(entry) = self.pop() else { break };
+            let is_open = matches!(entry.content, Content::Once(_)) && !entry.is_confirmed;
+            if at < sequence && is_open {
+                self.bytes += entry.size();
+                self.unanswered.insert(at, entry);
+                continue;
+            }
             if let Some(asker) = entry.asker {
                 answered(asker);
             }
@@ -187,17 +278,19 @@ impl Ledger {
     }
 
     /// A connection is lost: hands out everything that is still here, in order, to be delivered
-    /// locally and answered. If any of it comes back later, it is late.
+    /// locally, where that is what becomes of it, and answered. If any of it comes back later, it
+    /// is late.
     pub(super) fn abandon(&mut self) -> impl Iterator<Item = Entry> + use<> {
         self.floor = self.next;
         self.handed = 0;
         self.bytes = 0;
         self.since_probe = 0;
-        std::mem::take(&mut self.entries).into_iter()
+        let unanswered = std::mem::take(&mut self.unanswered).into_values();
+        unanswered.chain(std::mem::take(&mut self.entries))
     }
 
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.len() + self.unanswered.len()
     }
 
     /// Whether something waits to be handed over.
@@ -221,7 +314,8 @@ impl Ledger {
         debug_assert!(self.handed <= self.entries.len());
         debug_assert!(self.floor <= self.next);
         if cfg!(debug_assertions) && self.entries.len() <= 64 {
-            let bytes = self.entries.iter().map(Entry::size).sum::<usize>();
+            let all = self.entries.iter().chain(self.unanswered.values());
+            let bytes = all.map(Entry::size).sum::<usize>();
             assert_eq!(bytes, self.bytes, "bytes in flight");
             for (at, entry) in self.entries.iter().enumerate() {
                 assert!(
@@ -287,9 +381,9 @@ mod tests {
         let fresh = ledger.echo(0, &mut |asker| answered.push(command(&asker)));
         assert_eq!(fresh, Echo::Fresh { sent: None });
         assert_eq!(answered, [0]);
-        assert!(ledger.confirm(1, false).is_some());
+        assert!(ledger.confirm(1, Outcome::Taken).is_some());
         assert!(
-            ledger.confirm(0, false).is_none(),
+            ledger.confirm(0, Outcome::Taken).is_none(),
             "its echo has answered it already"
         );
         let left: Vec<Entry> = ledger.abandon().collect();
@@ -307,8 +401,8 @@ mod tests {
         let sent = Instant::now();
         ledger.push(Content::Probe { sent }, None).expect("room");
         ledger.hand_over(10, |_, _| {});
-        assert!(ledger.confirm(0, true).is_some());
-        assert!(ledger.confirm(1, false).is_some());
+        assert!(ledger.confirm(0, Outcome::Refused).is_some());
+        assert!(ledger.confirm(1, Outcome::Taken).is_some());
         assert_eq!(ledger.len(), 3, "they may still come back");
         let probe = ledger.echo(2, &mut |_| panic!("both are answered"));
         assert_eq!(probe, Echo::Fresh { sent: Some(sent) });

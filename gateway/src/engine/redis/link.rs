@@ -1,6 +1,7 @@
-//! The two connections to one Redis server: one publishes, one is subscribed.
+//! The three connections to one Redis server: one publishes, one is subscribed, one asks (so that
+//! nothing that is published waits behind a large answer).
 //!
-//! Both are multiplexed connections of the `redis` crate, speaking RESP3. What that crate does with
+//! All are multiplexed connections of the `redis` crate, speaking RESP3. What that crate does with
 //! pushes shapes this file: its driver calls a function for each push and cannot be told to wait.
 //! So the function puts them into a queue of our own that is bounded in bytes; the engine empties
 //! it each time it runs, on the same thread, and only a record flood faster than this thread could
@@ -25,8 +26,8 @@ use redis::{
 };
 
 use super::interest::Command;
-use super::server::Outcome;
-use crate::limits::{REDIS_PIPELINES_MAX, REDIS_RECEIVED_BYTES_MAX};
+use super::scripts::{Outcome, Scripts, outcome};
+use crate::limits::{REDIS_COMMAND_BATCHES_MAX, REDIS_PIPELINES_MAX, REDIS_RECEIVED_BYTES_MAX};
 
 type Pending<T> = Pin<Box<dyn Future<Output = RedisResult<T>> + Send>>;
 
@@ -36,6 +37,8 @@ pub(super) enum LinkEvent {
     Pushed(VecDeque<PushInfo>),
     /// Redis has answered a pipeline of publications.
     Published { first: u64, outcomes: Vec<Outcome> },
+    /// Redis has answered the batch of questions that was asked first: one answer for each.
+    Answered(Vec<Value>),
     /// Redis has answered a command about subscriptions; its confirmations have been pushed.
     Commanded {
         command: Command,
@@ -56,10 +59,12 @@ pub(super) enum Answer {
     Elsewhere,
 }
 
-/// Both connections; dropping it closes them.
+/// The connections; dropping it closes them.
 pub(super) struct Link {
     publisher: MultiplexedConnection,
     subscriber: MultiplexedConnection,
+    asking: MultiplexedConnection,
+    questions: VecDeque<Pending<Vec<Value>>>,
     pushes: Arc<Pushes>,
     pipelines: VecDeque<(u64, Pending<Vec<Value>>)>,
     command: Option<(Command, Vec<Arc<str>>, Pending<()>)>,
@@ -68,7 +73,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Connects both and subscribes to `probe_channel`.
+    /// Connects all and subscribes to `probe_channel`. Redis learns `scripts`, if it lets us teach it.
     pub(super) async fn connect(
         client: redis::Client,
         connect_timeout: Duration,
@@ -76,6 +81,7 @@ impl Link {
         probe_channel: Arc<[u8]>,
         is_sharded: bool,
         must_be_master: bool,
+        scripts: &Scripts,
     ) -> RedisResult<Link> {
         let pushes = Arc::new(Pushes::default());
         let config = |name: &'static str| {
@@ -94,11 +100,22 @@ impl Link {
         let subscriber = client
             .get_multiplexed_async_connection_with_config(&config("subscriber"))
             .await?;
+        let mut asking = client
+            .get_multiplexed_async_connection_with_config(&config("asking"))
+            .await?;
+        let mut load = redis::Pipeline::new();
+        for script in scripts.all() {
+            load.cmd("SCRIPT").arg("LOAD").arg(script.code);
+        }
+        // Where that is not permitted, the first call of each brings its text.
+        asking.send_packed_commands(&load, 0, load.len()).await?;
         let probe = vec![probe_channel.to_vec()];
         change(subscriber.clone(), Command::Subscribe, probe, is_sharded).await?;
         Ok(Link {
             publisher,
             subscriber,
+            asking,
+            questions: VecDeque::new(),
             pushes,
             pipelines: VecDeque::new(),
             command: None,
@@ -113,16 +130,19 @@ impl Link {
 
     /// Sends publications, the first of them with this sequence number.
     pub(super) fn publish(&mut self, first: u64, pipeline: redis::Pipeline) {
-        let mut connection = self.publisher.clone();
-        let count = pipeline.len();
-        let mut pending: Pending<Vec<Value>> =
-            Box::pin(async move { connection.send_packed_commands(&pipeline, 0, count).await });
-        // Polled once here, so that it stands in the connection's queue before any later one: the
-        // order of sequence numbers is the order in which Redis carries them out.
-        if let Some(result) = (&mut pending).now_or_never() {
-            pending = Box::pin(std::future::ready(result));
-        }
+        let pending = send(&self.publisher, pipeline);
         self.pipelines.push_back((first, pending));
+    }
+
+    /// Whether another batch of questions may be asked.
+    pub(super) fn may_ask(&self) -> bool {
+        self.questions.len() < REDIS_COMMAND_BATCHES_MAX
+    }
+
+    /// Asks a batch of questions. Batches are answered in the order in which they were asked.
+    pub(super) fn ask(&mut self, batch: redis::Pipeline) {
+        let pending = send(&self.asking, batch);
+        self.questions.push_back(pending);
     }
 
     /// Whether another command about subscriptions may be sent.
@@ -165,6 +185,18 @@ impl Link {
                 Ok(values) => match outcomes(&values) {
                     Ok(outcomes) => LinkEvent::Published { first, outcomes },
                     Err(why) => LinkEvent::Broken(why),
+                },
+            });
+        }
+        if let Some(pending) = self.questions.front_mut()
+            && let Poll::Ready(result) = pending.as_mut().poll(context)
+        {
+            self.questions.pop_front();
+            return Poll::Ready(match result {
+                Err(error) => broken("asking", &error),
+                Ok(answers) => match answers.iter().find_map(unavailable) {
+                    Some(why) => LinkEvent::Broken(format!("asking connection: {why}")),
+                    None => LinkEvent::Answered(answers),
                 },
             });
         }
@@ -245,24 +277,55 @@ fn is_refusal(error: &RedisError) -> bool {
 }
 
 /// Whether a server of a cluster has answered that this is for another one, or for nobody yet.
-fn is_elsewhere(code: Option<&str>) -> bool {
+pub(super) fn is_elsewhere(code: Option<&str>) -> bool {
     matches!(code, Some("MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN"))
 }
 
+/// Sends a pipeline.
+fn send(connection: &MultiplexedConnection, pipeline: redis::Pipeline) -> Pending<Vec<Value>> {
+    let mut connection = connection.clone();
+    let count = pipeline.len();
+    let mut pending: Pending<Vec<Value>> =
+        Box::pin(async move { connection.send_packed_commands(&pipeline, 0, count).await });
+    // Polled once here, so that it stands in the connection's queue before any later one: the order
+    // of sequence numbers is the order in which Redis carries them out.
+    match (&mut pending).now_or_never() {
+        Some(result) => Box::pin(std::future::ready(result)),
+        None => pending,
+    }
+}
+
+/// Why this server is of no use now, if the answer says so: one that is loading, fenced off, a
+/// replica or without our credentials refuses everything, which is the same as being away. Any other
+/// error is about what was asked.
+fn unavailable(answer: &Value) -> Option<String> {
+    const CODES: [&str; 7] = [
+        "LOADING",
+        "READONLY",
+        "MASTERDOWN",
+        "NOAUTH",
+        "WRONGPASS",
+        "UNBLOCKED",
+        "NOREPLICAS",
+    ];
+    match answer {
+        Value::ServerError(error) if CODES.contains(&error.code()) => Some(format!("{error:?}")),
+        _ => None,
+    }
+}
+
 /// What became of each publication of a pipeline.
-fn outcomes(values: &[Value]) -> Result<Vec<Outcome>, String> {
-    values
+fn outcomes(answers: &[Value]) -> Result<Vec<Outcome>, String> {
+    answers
         .iter()
-        .map(|value| match value {
-            Value::Int(_) => Ok(Outcome::Taken),
-            // It refuses this one; a server that is loading, failing over or without our
-            // credentials refuses all, which is the same as being away.
-            Value::ServerError(error) if matches!(error.code(), "NOPERM" | "ERR") => {
-                Ok(Outcome::Refused)
-            }
-            Value::ServerError(error) if is_elsewhere(Some(error.code())) => Ok(Outcome::Elsewhere),
-            Value::ServerError(error) => Err(format!("publishing connection: {error:?}")),
-            other => Err(format!("unexpected answer to PUBLISH: {other:?}")),
+        .map(|answer| match answer {
+            Value::ServerError(error) => match unavailable(answer) {
+                Some(why) => Err(format!("publishing connection: {why}")),
+                None if error.code() == "NOSCRIPT" => Ok(Outcome::Unknown),
+                None if is_elsewhere(Some(error.code())) => Ok(Outcome::Elsewhere),
+                None => Ok(Outcome::Refused),
+            },
+            other => outcome(other).ok_or_else(|| format!("unexpected answer: {other:?}")),
         })
         .collect()
 }

@@ -29,13 +29,18 @@ mod interest;
 mod keys;
 mod ledger;
 mod link;
+mod publish;
+mod questions;
+mod recent;
 mod record;
 mod route;
+mod scripts;
 mod server;
 mod shard;
 mod shards;
 #[cfg(test)]
 mod simulation;
+mod streams;
 mod topology;
 
 pub use config::{RedisConfig, RedisConfigError};

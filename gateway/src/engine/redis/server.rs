@@ -13,22 +13,33 @@
 //! - At the change from `Up` to `Away`, what was under way is delivered locally, once (see
 //!   `ledger`), before anything published later.
 //!
+//! In channels with history nothing is delivered that Redis has not given a place: a publication is
+//! accepted when its script has returned, and error 100 while that cannot be. Who listens keeps its
+//! position meanwhile; what it missed is read when there is a connection again (see `streams`).
+//!
 //! Several servers with the channels divided among them are several of these beside one `Shards`.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
+use redis::Value;
+
 use super::super::Event;
-use super::super::request::Request;
+use super::super::request::{Conditions, Request};
 use super::interest::{Command, Interest, Released};
-use super::ledger::{Content, Echo, Ledger, LedgerFull};
+use super::ledger::{Append, Content, Echo, Ledger, LedgerFull, Once, Publisher};
+use super::questions::{self, Question};
 use super::record::{self, Body, Record, Rejected};
+use super::scripts::{Outcome, stretch};
 use super::shards::Shards;
+use super::streams::{Pushed, Stream, Streams};
+use crate::limits::REDIS_QUESTIONS_MAX;
 use crate::protocol::ErrorCode;
-use crate::pubsub::MessageRef;
+use crate::pubsub::{MessageRef, StreamPosition};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -37,13 +48,10 @@ pub(super) enum Phase {
     Up,
 }
 
-/// Redis's answer to a PUBLISH.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Taken,
-    Refused,
-    /// It belongs to another server, or to none at the moment; nothing was done.
-    Elsewhere,
+/// What of a channel goes with it to another server.
+pub(super) struct Leaving {
+    interest: Released,
+    stream: Option<Box<Stream>>,
 }
 
 pub(super) struct Server {
@@ -58,13 +66,28 @@ pub(super) struct Server {
     /// connection that its process had given up, and stands behind what was sent later: it is
     /// dropped, as order comes first.
     heard: HashMap<u64, u64, RandomState>,
+    streams: Streams,
+    /// Asked by shards and the control plane, not sent yet.
+    questions: VecDeque<Question>,
+}
+
+/// What is to be published next.
+pub(super) enum Outgoing<'a> {
+    /// A probe to this process itself.
+    Probe,
+    Message(&'a str),
+    Once(&'a Once),
+    Append(&'a Append),
+    /// Its turn has passed; something has to stand in its place.
+    Nothing,
 }
 
 /// Other processes whose last sequence number is remembered; beyond it all are forgotten.
 const HEARD_MAX: usize = 4_096;
 
 impl Server {
-    pub(super) fn new(origin: u64) -> Self {
+    /// Positions of channels that were quiet for `check_delay` are compared with Redis.
+    pub(super) fn new(origin: u64, check_delay: Duration) -> Self {
         Self {
             origin,
             phase: Phase::Away,
@@ -72,6 +95,8 @@ impl Server {
             interest: Interest::default(),
             probed: None,
             heard: HashMap::default(),
+            streams: Streams::new(check_delay),
+            questions: VecDeque::new(),
         }
     }
 
@@ -88,13 +113,23 @@ impl Server {
                 key,
                 history,
             } => {
-                if history.is_some() {
-                    return shards.subscribed((shard, key), Err(ErrorCode::NotAvailable));
+                let waiter = (shard, key);
+                if history.is_some() && !self.streams.can_join(&channel) {
+                    return shards.subscribed(waiter, Err(ErrorCode::Internal));
                 }
                 // Joined first: from the answer on, nothing may be missed.
                 shards.join(&channel, variant, shard, key);
-                if self.interest.join(&channel, (shard, key)) {
-                    shards.subscribed((shard, key), Ok(None));
+                match history {
+                    None => {
+                        if self.interest.join(&channel, waiter) {
+                            shards.subscribed(waiter, Ok(None));
+                        }
+                    }
+                    Some(options) => {
+                        let is_confirmed = self.interest.want(&channel);
+                        let streams = &mut self.streams;
+                        streams.join(&channel, waiter, options, is_confirmed, now, shards);
+                    }
                 }
             }
             Request::Unsubscribe {
@@ -104,55 +139,63 @@ impl Server {
                 key,
             } => {
                 let has_ended = shards.leave(&channel, variant, shard, key);
-                self.interest.leave(&channel, (shard, key), has_ended);
+                let waiter = (shard, key);
+                self.interest.leave(&channel, waiter, has_ended);
+                self.streams.leave(&channel, waiter, has_ended, now, shards);
             }
-            Request::Publish {
-                history: Some(_),
-                reply,
+            Request::Recover {
+                channel,
+                key,
+                request,
+                shard,
+                asker,
                 ..
             } => {
-                if let Some(reply) = reply {
-                    shards.published(reply, Err(ErrorCode::NotAvailable));
-                }
+                let who = (shard, key);
+                let streams = &mut self.streams;
+                streams.recover(&channel, who, request, asker, now, shards);
             }
-            Request::Publish { message, reply, .. } => {
-                if self.phase != Phase::Up {
-                    shards.metrics.local_only.add(1);
-                    self.sequence(message.channel(), message.as_ref(), shards);
-                    if let Some(reply) = reply {
-                        shards.published(reply, Ok(None));
-                    }
-                    return;
-                }
-                let content = Content::Message(message);
-                match self.ledger.push(content, reply) {
-                    Ok(()) => {}
-                    Err(LedgerFull(Some(reply))) => {
-                        shards.metrics.refused.add(1);
-                        shards.published(reply, Err(ErrorCode::TooManyRequests));
-                    }
-                    Err(LedgerFull(None)) => shards.metrics.presence_dropped.add(1),
-                }
-                if self.ledger.wants_probe() {
-                    self.probe(now);
-                }
-            }
-            // What is kept of channels in Redis is not there yet.
-            Request::Recover {
-                key, shard, asker, ..
+            Request::Publish {
+                message,
+                history,
+                conditions,
+                reply,
             } => {
-                let result = Err(ErrorCode::NotAvailable);
-                shards.tell(shard, Event::Recovered { key, asker, result });
+                let key = |conditions: &Conditions| conditions.idempotency_key.clone();
+                let content = match (history, conditions) {
+                    (Some(history), conditions) => Content::Append(Box::new(Append {
+                        message,
+                        history,
+                        conditions,
+                        is_known: true,
+                    })),
+                    (None, Some(conditions)) if !conditions.idempotency_key.is_empty() => {
+                        Content::Once(Box::new(Once {
+                            message,
+                            key: key(&conditions),
+                            is_known: true,
+                        }))
+                    }
+                    _ => Content::Message(message),
+                };
+                self.publish(content, reply, now, shards);
             }
-            Request::History { reply, .. } => {
-                let result = Err(ErrorCode::NotAvailable);
-                shards.answer(reply, result, |asker, result| Event::History {
-                    asker,
-                    result,
-                });
-            }
-            Request::RemoveHistory { reply, .. } => {
-                let _ = reply.send(Err(ErrorCode::NotAvailable));
+            Request::History {
+                channel,
+                query,
+                history,
+                reply,
+            } => self.ask(
+                Question::History {
+                    channel,
+                    query,
+                    meta_ttl: history.meta_ttl,
+                    reply,
+                },
+                shards,
+            ),
+            Request::RemoveHistory { channel, reply } => {
+                self.ask(Question::Remove { channel, reply }, shards);
             }
             Request::Enter { .. } | Request::Exit { .. } => {}
             Request::Presence { reply, .. } => {
@@ -175,6 +218,153 @@ impl Server {
         }
     }
 
+    fn publish(
+        &mut self,
+        content: Content,
+        reply: Option<Publisher>,
+        now: Instant,
+        shards: &mut Shards,
+    ) {
+        let result = match (&content, self.phase) {
+            // It has to be in order with what others publish: all must hear all.
+            (Content::Message(message), Phase::Away | Phase::Restoring) => {
+                shards.metrics.local_only.add(1);
+                self.sequence(message.channel(), message.as_ref(), None, shards);
+                Ok(None)
+            }
+            // Here only the key or the place tells what was published: no Redis, no publication.
+            (_, Phase::Away) | (Content::Once(_), Phase::Restoring) => Err(ErrorCode::Internal),
+            _ => {
+                let result = self.ledger.push(content, reply);
+                if let Err(LedgerFull(reply)) = result {
+                    match reply {
+                        Some(reply) => {
+                            shards.metrics.refused.add(1);
+                            shards.published(reply, Err(ErrorCode::TooManyRequests));
+                        }
+                        None => shards.metrics.presence_dropped.add(1),
+                    }
+                }
+                if self.ledger.wants_probe() {
+                    self.probe(now);
+                }
+                return;
+            }
+        };
+        if let Some(reply) = reply {
+            shards.published(reply, result);
+        }
+    }
+
+    fn ask(&mut self, question: Question, shards: &mut Shards) {
+        if self.phase == Phase::Away {
+            question.refuse(ErrorCode::Internal, shards);
+        } else if self.questions.len() >= REDIS_QUESTIONS_MAX {
+            shards.metrics.refused.add(1);
+            question.refuse(ErrorCode::TooManyRequests, shards);
+        } else {
+            self.questions.push_back(question);
+        }
+    }
+
+    /// The next questions, at most so many. Each is to be given back to [`Self::answered`] or
+    /// [`Self::unanswered`].
+    pub(super) fn next_questions(
+        &mut self,
+        count: usize,
+        now: Instant,
+        shards: &Shards,
+    ) -> Vec<Question> {
+        let mut next: Vec<Question> = Vec::new();
+        if self.phase == Phase::Away {
+            return next;
+        }
+        // Subscribers wait for these.
+        next.extend(
+            self.streams
+                .next_reads(count, now)
+                .into_iter()
+                .map(Question::Read),
+        );
+        shards.metrics.redis_reads.add(next.len() as u64);
+        let rest = self.questions.len().min(count - next.len());
+        next.extend(self.questions.drain(..rest));
+        next
+    }
+
+    /// Whether [`Self::next_questions`] would give any.
+    pub(super) fn has_questions(&self, now: Instant) -> bool {
+        self.phase != Phase::Away && (!self.questions.is_empty() || self.streams.has_reads(now))
+    }
+
+    /// Redis has answered a question.
+    pub(super) fn answered(
+        &mut self,
+        question: Question,
+        answer: &Value,
+        now: Instant,
+        shards: &mut Shards,
+    ) {
+        if let Value::ServerError(error) = answer {
+            tracing::debug!(?error, "Redis has refused a question");
+            shards.metrics.redis_refused.add(1);
+            return self.refused_question(question, now, shards);
+        }
+        match question {
+            Question::Read(wanted) => match stretch(answer) {
+                Ok(stretch) => {
+                    for why in &stretch.rejected {
+                        count_rejected(*why, shards);
+                    }
+                    if self.streams.read(&wanted.channel, &stretch, now, shards) {
+                        self.interest.forget(&wanted.channel);
+                    }
+                }
+                Err(why) => {
+                    count_rejected(why, shards);
+                    self.refused_question(Question::Read(wanted), now, shards);
+                }
+            },
+            other => questions::answer(other, answer, shards),
+        }
+    }
+
+    /// A question that Redis did not understand, as it has forgotten the scripts.
+    pub(super) fn ask_again(&mut self, question: Question) {
+        // There are as many of these as there may be under way.
+        self.questions.push_front(question);
+    }
+
+    /// A question that another server, or nobody at the moment, has to answer.
+    pub(super) fn misplaced(&mut self, question: Question, now: Instant, shards: &mut Shards) {
+        if let Question::Read(wanted) = &question {
+            self.streams.retry(&wanted.channel, now);
+        }
+        question.refuse(ErrorCode::Internal, shards);
+    }
+
+    /// A question that Redis has not answered, as the connection was lost.
+    pub(super) fn unanswered(&mut self, question: Question, shards: &mut Shards) {
+        // Reads are wanted anew after the next confirmation.
+        question.refuse(ErrorCode::Internal, shards);
+    }
+
+    fn refused_question(&mut self, question: Question, now: Instant, shards: &mut Shards) {
+        match question {
+            Question::Read(wanted) => {
+                if self.streams.failed(&wanted.channel, now, shards) {
+                    self.interest.forget(&wanted.channel);
+                }
+            }
+            other => other.refuse(ErrorCode::Internal, shards),
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&mut self, now: Instant) {
+        self.streams.tick(now);
+    }
+
     /// A probe is due.
     pub(super) fn probe(&mut self, now: Instant) {
         if self.phase != Phase::Away {
@@ -183,30 +373,31 @@ impl Server {
         }
     }
 
-    /// Hands out what is to be published next: channel (none for a probe) and record, up to
-    /// `count`. Returns the first sequence number and how many there are.
+    /// Hands out what is to be published next, with its record, up to `count`. Returns the first
+    /// sequence number and how many there are: one command for each.
     pub(super) fn next_publications(
         &mut self,
         count: usize,
-        mut take: impl FnMut(Option<&str>, &[u8]),
+        mut take: impl FnMut(Outgoing<'_>, &[u8]),
     ) -> Option<(u64, usize)> {
         let origin = self.origin;
         let mut bytes = Vec::new();
         self.ledger.hand_over(count, |sequence, content| {
             bytes.clear();
-            match content {
-                Content::Probe { .. } => {
-                    record::encode(&mut bytes, origin, sequence, Body::Probe);
-                    take(None, &bytes);
-                }
-                Content::Message(message) => {
-                    let body = Body::Message(message.as_ref());
-                    record::encode(&mut bytes, origin, sequence, body);
-                    take(Some(message.channel()), &bytes);
-                }
-                // Only what was sent can have been refused.
-                Content::Refused => {}
-            }
+            let (outgoing, message) = match content {
+                Content::Probe { .. } => (Outgoing::Probe, None),
+                Content::Message(message) => (Outgoing::Message(message.channel()), Some(message)),
+                Content::Once(once) => (Outgoing::Once(once), Some(&once.message)),
+                Content::Append(append) => (Outgoing::Append(append), Some(&append.message)),
+                // Only what was sent can have come to nothing.
+                Content::Nothing => return take(Outgoing::Nothing, &bytes),
+            };
+            let body = match message {
+                None => Body::Probe,
+                Some(message) => Body::Message(message.as_ref()),
+            };
+            record::encode(&mut bytes, origin, sequence, body);
+            take(outgoing, &bytes);
         })
     }
 
@@ -214,20 +405,16 @@ impl Server {
         self.ledger.has_unsent()
     }
 
-    /// Redis has answered the PUBLISH of `sequence`.
+    /// Redis has answered the command that published `sequence`.
     pub(super) fn published(&mut self, sequence: u64, outcome: Outcome, shards: &mut Shards) {
-        let result = match outcome {
-            Outcome::Taken => {
-                shards.metrics.redis_published.add(1);
-                Ok(None)
-            }
-            Outcome::Refused => {
-                shards.metrics.redis_refused.add(1);
-                Err(ErrorCode::Internal)
-            }
-            Outcome::Elsewhere => Err(ErrorCode::Internal),
-        };
-        if let Some(asker) = self.ledger.confirm(sequence, result.is_err()) {
+        match outcome {
+            Outcome::Taken | Outcome::Stored(_) => shards.metrics.redis_published.add(1),
+            Outcome::Suppressed(_) => shards.metrics.redis_suppressed.add(1),
+            Outcome::Refused => shards.metrics.redis_refused.add(1),
+            Outcome::Elsewhere => {}
+            Outcome::Unknown => shards.metrics.redis_scripts_unknown.add(1),
+        }
+        if let Some((asker, result)) = self.ledger.confirm(sequence, outcome) {
             shards.published(asker, result);
         }
     }
@@ -238,10 +425,11 @@ impl Server {
     }
 
     /// Redis has confirmed a subscription.
-    pub(super) fn subscribed(&mut self, channel: &str, shards: &mut Shards) {
+    pub(super) fn subscribed(&mut self, channel: &str, now: Instant, shards: &mut Shards) {
         for waiter in self.interest.subscribed(channel) {
             shards.subscribed(waiter, Ok(None));
         }
+        self.streams.confirmed(channel, now);
         self.rise();
     }
 
@@ -258,6 +446,7 @@ impl Server {
     /// Redis has ended the subscription to `channel` by itself: it belongs to another server now.
     pub(super) fn dropped(&mut self, channel: &str) {
         self.interest.dropped(channel);
+        self.streams.dropped(channel);
     }
 
     /// Redis has answered that those of `batch` that it has not confirmed belong to another server.
@@ -276,24 +465,36 @@ impl Server {
     }
 
     /// `channel` goes to another server. What is under way here is answered here.
-    pub(super) fn release(&mut self, channel: &str) -> Option<Released> {
-        let released = self.interest.release(channel);
+    pub(super) fn release(&mut self, channel: &str, shards: &mut Shards) -> Option<Leaving> {
+        let interest = self.interest.release(channel)?;
+        let stream = self.streams.release(channel, shards);
         self.rise();
-        released
+        Some(Leaving { interest, stream })
     }
 
     /// `channel` comes from another server.
-    pub(super) fn adopt(&mut self, channel: &Arc<str>, released: Released, shards: &mut Shards) {
-        for waiter in self.interest.adopt(channel, released) {
+    pub(super) fn adopt(
+        &mut self,
+        channel: &Arc<str>,
+        leaving: Leaving,
+        now: Instant,
+        shards: &mut Shards,
+    ) {
+        for waiter in self.interest.adopt(channel, leaving.interest) {
             shards.subscribed(waiter, Ok(None));
+        }
+        if let Some(stream) = leaving.stream
+            && self.streams.adopt(channel, stream, now, shards)
+        {
+            self.interest.forget(channel);
         }
     }
 
     /// Redis has refused a SUBSCRIBE.
-    pub(super) fn refused(&mut self, batch: &[Arc<str>], shards: &mut Shards) {
+    pub(super) fn refused(&mut self, batch: &[Arc<str>], now: Instant, shards: &mut Shards) {
         if let Some((gone, waiters)) = self.interest.refused(batch) {
             shards.metrics.redis_refused.add(1);
-            shards.lose(&gone, &waiters);
+            self.streams.refused(&gone, waiters, now, shards);
         }
         self.rise();
     }
@@ -307,19 +508,34 @@ impl Server {
         now: Instant,
         shards: &mut Shards,
     ) -> bool {
-        let metrics = &shards.metrics;
         let mut is_echo = false;
-        let record = match record::decode(bytes) {
-            Ok(record) => record,
-            Err(rejected) => {
-                match rejected {
-                    Rejected::Format => metrics.rejected_format.add(1),
-                    Rejected::Content => metrics.rejected_content.add(1),
-                    Rejected::Size => metrics.rejected_size.add(1),
-                }
+        let (position, record) = match record::decode_pushed(bytes) {
+            Ok(pushed) => pushed,
+            Err(why) => {
+                count_rejected(why, shards);
                 return false;
             }
         };
+        match (position, record.body, channel) {
+            (Some(position), Body::Message(message), Some(channel)) => {
+                shards
+                    .metrics
+                    .redis_received
+                    .add(u64::from(record.origin != self.origin));
+                self.placed(channel, position, message, now, shards);
+                return false;
+            }
+            (None, Body::Removed, Some(channel)) => {
+                self.streams.removed(channel);
+                return false;
+            }
+            (Some(_), ..) => {
+                count_rejected(Rejected::Content, shards);
+                return false;
+            }
+            _ => {}
+        }
+        let metrics = &shards.metrics;
         match (record, channel) {
             (
                 Record {
@@ -338,7 +554,7 @@ impl Server {
                         self.heard.insert(origin, last);
                         metrics.redis_stale.add(1);
                     }
-                    _ => self.sequence(channel, message, shards),
+                    _ => self.sequence(channel, message, None, shards),
                 }
             }
             (
@@ -365,7 +581,7 @@ impl Server {
                             self.probed = Some(now);
                         }
                         if let (Body::Message(message), Some(channel)) = (body, channel) {
-                            self.sequence(channel, message, shards);
+                            self.sequence(channel, message, None, shards);
                         }
                     }
                 }
@@ -385,29 +601,54 @@ impl Server {
         self.phase = Phase::Restoring;
         self.probed = None;
         self.interest.connect();
+        self.streams.connect();
         self.probe(now);
     }
 
-    /// A connection is lost: what was under way is delivered here, who has waited is served here.
-    pub(super) fn lost(&mut self, shards: &mut Shards) {
+    /// A connection is lost: what was under way is delivered here, who has waited is served here,
+    /// as far as that is what becomes of it.
+    pub(super) fn lost(&mut self, now: Instant, shards: &mut Shards) {
         self.phase = Phase::Away;
         for entry in self.ledger.abandon() {
-            if let Content::Message(message) = &entry.content {
+            let message = match &entry.content {
+                Content::Message(message) => Some(message),
+                // Others have got it.
+                Content::Once(once) if entry.is_confirmed => Some(&once.message),
+                Content::Once(_) | Content::Append(_) => None,
+                Content::Probe { .. } | Content::Nothing => None,
+            };
+            let is_unclear = matches!(entry.content, Content::Once(_) | Content::Append(_));
+            if let Some(message) = message {
                 shards.metrics.local_only.add((!entry.is_confirmed).into());
-                self.sequence(message.channel(), message.as_ref(), shards);
+                self.sequence(message.channel(), message.as_ref(), None, shards);
             }
             if let Some(asker) = entry.asker {
-                shards.published(asker, Ok(None));
+                let result = match is_unclear {
+                    true => Err(ErrorCode::Internal),
+                    false => Ok(None),
+                };
+                shards.published(asker, result);
             }
+        }
+        for channel in self.streams.disconnect(now, shards) {
+            self.interest.forget(&channel);
         }
         for waiter in self.interest.disconnect() {
             shards.subscribed(waiter, Ok(None));
+        }
+        for question in std::mem::take(&mut self.questions) {
+            question.refuse(ErrorCode::Internal, shards);
         }
     }
 
     /// Publications whose fate is not known.
     pub(super) fn in_flight(&self) -> usize {
         self.ledger.len()
+    }
+
+    /// Bytes of recent publications that are remembered.
+    pub(super) fn recent_bytes(&self) -> usize {
+        self.streams.recent_bytes()
     }
 
     /// Channels that Redis has confirmed.
@@ -423,10 +664,42 @@ impl Server {
         }
     }
 
-    fn sequence(&mut self, channel: &str, message: MessageRef<'_>, shards: &mut Shards) {
-        if shards.sequence(channel, message) {
+    /// A publication that has a place has arrived.
+    fn placed(
+        &mut self,
+        channel: &str,
+        position: StreamPosition,
+        message: MessageRef<'_>,
+        now: Instant,
+        shards: &mut Shards,
+    ) {
+        match self.streams.push(channel, position, message, now, shards) {
+            Pushed::Taken => {}
+            Pushed::Ended => self.interest.forget(channel),
+            // Who listens here does not ask for positions.
+            Pushed::Untracked => self.sequence(channel, message, Some(position), shards),
+        }
+    }
+
+    fn sequence(
+        &mut self,
+        channel: &str,
+        message: MessageRef<'_>,
+        position: Option<StreamPosition>,
+        shards: &mut Shards,
+    ) {
+        if shards.sequence(channel, message, position) {
             // Its only listener could not take it and is gone.
             self.interest.forget(channel);
+            self.streams.ended(channel, shards);
         }
+    }
+}
+
+fn count_rejected(why: Rejected, shards: &Shards) {
+    match why {
+        Rejected::Format => shards.metrics.rejected_format.add(1),
+        Rejected::Content => shards.metrics.rejected_content.add(1),
+        Rejected::Size => shards.metrics.rejected_size.add(1),
     }
 }

@@ -54,11 +54,16 @@ impl Shards {
 
     /// Gives a message its place and hands it to the shards that listen. True when the channel has
     /// lost its last listener by it.
-    pub(super) fn sequence(&mut self, channel: &str, message: MessageRef<'_>) -> bool {
+    pub(super) fn sequence(
+        &mut self,
+        channel: &str,
+        message: MessageRef<'_>,
+        position: Option<StreamPosition>,
+    ) -> bool {
         let outboxes = &mut self.outboxes;
         let sequenced =
             self.sequencer
-                .publish(channel, message, None, &mut |shard, key, delivered| {
+                .publish(channel, message, position, &mut |shard, key, delivered| {
                     outboxes
                         .get_mut(usize::from(shard))
                         .is_some_and(|outbox| outbox.deliver(key, delivered))

@@ -20,7 +20,8 @@ use super::super::outbox::Outbox;
 use super::super::request::{Mail, ReplyTo, Request};
 use super::super::{Asker, EngineMetrics, Event};
 use super::interest::Command;
-use super::server::{Outcome, Phase, Server};
+use super::scripts::Outcome;
+use super::server::{Outgoing, Phase, Server};
 use super::shards::Shards;
 use crate::pubsub::{ChannelKey, MessageRef, ShardIndex, Variant};
 
@@ -97,7 +98,7 @@ impl World {
                 wakes.push(source);
             }
             Node {
-                server: Server::new(origin as u64),
+                server: Server::new(origin as u64, std::time::Duration::from_secs(40)),
                 shards: Shards::new(outboxes, metrics),
                 inboxes,
                 _wakes: wakes,
@@ -154,7 +155,7 @@ impl World {
             let kept = self.rng.usize(..=connection.orders.len());
             connection.orders.truncate(kept);
         }
-        node.server.lost(&mut node.shards);
+        node.server.lost(self.now, &mut node.shards);
     }
 
     /// The node hands its connections what it has.
@@ -164,8 +165,12 @@ impl World {
             return;
         };
         let mut orders = Vec::new();
-        let handed = node.server.next_publications(count, |channel, record| {
-            orders.push((channel.map(ToOwned::to_owned), record.to_vec()));
+        let handed = node.server.next_publications(count, |outgoing, record| {
+            let channel = match outgoing {
+                Outgoing::Message(channel) => Some(channel.to_owned()),
+                _ => None,
+            };
+            orders.push((channel, record.to_vec()));
         });
         if let Some((first, count)) = handed {
             assert_eq!(count, orders.len());
@@ -239,7 +244,7 @@ impl World {
             Answer::Message(channel, record) => {
                 server.received(channel.as_deref(), &record, self.now, shards);
             }
-            Answer::Subscribed(channel) => server.subscribed(&channel, shards),
+            Answer::Subscribed(channel) => server.subscribed(&channel, self.now, shards),
             Answer::Unsubscribed(channel) => server.unsubscribed(&channel),
             Answer::Done => node.has_command = false,
         }

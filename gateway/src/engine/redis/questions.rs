@@ -1,0 +1,163 @@
+//! What is asked of Redis besides publishing and subscribing: as commands, and what their answers
+//! mean. They travel on a connection of their own, so that nothing that is published waits behind a
+//! large answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flux_runtime::log::LogWriter;
+use redis::{Cmd, Value};
+
+use super::super::Event;
+use super::super::history::{HistoryPage, HistoryQuery, StoredPublication};
+use super::super::request::{Reply, ReplyTo};
+use super::keys::Keys;
+use super::record::{self, Body};
+use super::scripts::{Range, Scripts, stretch};
+use super::shards::Shards;
+use super::streams::Wanted;
+use crate::protocol::ErrorCode;
+use crate::pubsub::Epoch;
+
+pub(super) enum Question {
+    /// A stretch of a channel's history, for its subscribers here.
+    Read(Wanted),
+    History {
+        channel: Arc<str>,
+        query: HistoryQuery,
+        meta_ttl: Duration,
+        reply: ReplyTo<HistoryPage>,
+    },
+    Remove {
+        channel: Arc<str>,
+        reply: Reply<()>,
+    },
+}
+
+impl Question {
+    /// It will not be answered.
+    pub(super) fn refuse(self, why: ErrorCode, shards: &mut Shards) {
+        match self {
+            Question::Read(_) => {}
+            Question::History { reply, .. } => {
+                shards.answer(reply, Err(why), |asker, result| Event::History {
+                    asker,
+                    result,
+                });
+            }
+            Question::Remove { reply, .. } => {
+                let _ = reply.send(Err(why));
+            }
+        }
+    }
+
+    /// The command that asks it; scripts by their text where `is_known` is false. `epoch` is for a
+    /// channel that has none.
+    pub(super) fn command(
+        &self,
+        keys: &Keys,
+        scripts: &Scripts,
+        epoch: Epoch,
+        is_known: bool,
+    ) -> Cmd {
+        let read = |channel: &str, range: &Range, meta_ttl: Duration| {
+            let mut call = scripts.read.call(is_known);
+            call.arg(2)
+                .arg(keys.stream(channel))
+                .arg(keys.meta(channel));
+            call.arg(epoch.as_str()).arg(milliseconds(meta_ttl));
+            range.put_into(&mut call);
+            call
+        };
+        match self {
+            Question::Read(wanted) => read(&wanted.channel, &wanted.range, wanted.meta_ttl),
+            Question::History {
+                channel,
+                query,
+                meta_ttl,
+                ..
+            } => read(channel, &range_of(query), *meta_ttl),
+            Question::Remove { channel, .. } => {
+                let mut removed = Vec::new();
+                record::encode(&mut removed, 0, 0, Body::Removed);
+                let mut call = scripts.remove.call(is_known);
+                call.arg(1).arg(keys.stream(channel)).arg(removed);
+                call.arg(keys.channel(channel)).arg(keys.publish_command());
+                call
+            }
+        }
+    }
+}
+
+/// A time as Redis takes it; at least one millisecond, or the key would be deleted at once.
+pub(super) fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis())
+        .unwrap_or(u64::MAX)
+        .clamp(1, TTL_MAX_MS)
+}
+
+/// A hundred years: beyond what anybody means, below what Redis refuses.
+const TTL_MAX_MS: u64 = 100 * 366 * 24 * 3_600 * 1_000;
+
+fn range_of(query: &HistoryQuery) -> Range {
+    let since = query.since.map(|(offset, _)| offset);
+    let (after, before) = match query.reverse {
+        false => (since.unwrap_or(0), None),
+        true => (0, since),
+    };
+    Range {
+        after,
+        before,
+        limit: query.limit,
+        reverse: query.reverse,
+    }
+}
+
+/// Passes on what Redis has answered.
+pub(super) fn answer(question: Question, answer: &Value, shards: &mut Shards) {
+    match question {
+        Question::History { query, reply, .. } => {
+            let result = page(&query, answer, shards);
+            shards.answer(reply, result, |asker, result| Event::History {
+                asker,
+                result,
+            });
+        }
+        Question::Remove { reply, .. } => {
+            let _ = reply.send(Ok(()));
+        }
+        // The streams' own.
+        Question::Read(_) => {}
+    }
+}
+
+fn page(query: &HistoryQuery, answer: &Value, shards: &Shards) -> Result<HistoryPage, ErrorCode> {
+    let Ok(stretch) = stretch(answer) else {
+        shards.metrics.rejected_content.add(1);
+        return Err(ErrorCode::Internal);
+    };
+    shards
+        .metrics
+        .rejected_content
+        .add(stretch.rejected.len() as u64);
+    match query.since {
+        Some((_, known)) if !known.matches(stretch.position.epoch) => {
+            return Err(ErrorCode::UnrecoverablePosition);
+        }
+        Some((0, _)) if query.reverse => return Err(ErrorCode::BadRequest),
+        _ => {}
+    }
+    let mut log = LogWriter::new();
+    let publications = stretch
+        .entries
+        .iter()
+        .map(|(offset, message)| StoredPublication {
+            offset: *offset,
+            message: message.store(&mut log, ""),
+        })
+        .collect();
+    Ok(HistoryPage {
+        publications,
+        position: stretch.position,
+    })
+}

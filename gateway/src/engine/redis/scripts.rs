@@ -1,0 +1,338 @@
+//! What happens in Redis in one step, as Lua, and what is answered.
+//!
+//! | script | keys | answer |
+//! |---|---|---|
+//! | `APPEND`: a publication of a channel with history | stream, meta, result if it has an idempotency key | what happened, epoch, offset |
+//! | `PUBLISH_ONCE`: one without history that has an idempotency key | result | what happened |
+//! | `READ`: a stretch of a channel's history | stream, meta | epoch, newest offset, entries |
+//! | `REMOVE`: forgets the publications, not the position | stream | nothing of interest |
+//!
+//! Invariants
+//! - The meta hash holds epoch `e`, newest offset `s`, version `v` and its epoch `ve`. Where it has
+//!   no epoch there is no history: whoever comes first gives it one, and a stream left over from
+//!   another life is deleted with it.
+//! - Entry `N-0` of the stream, field `d`, is the record of the publication with offset N. The
+//!   stream ends at `s` or is gone.
+//! - Offsets are text in Lua wherever they are compared or passed on: its numbers are exact only up
+//!   to 2^53.
+
+use redis::Value;
+
+use super::record::{self, Body, Rejected};
+use crate::limits::{REDIS_READ_BYTES_MAX, REDIS_READ_PUBLICATIONS_MAX};
+use crate::pubsub::{MessageRef, StreamPosition};
+
+/// A script and the name that Redis knows it by.
+pub(super) struct Script {
+    pub(super) code: &'static str,
+    sha1: String,
+}
+
+impl Script {
+    fn new(code: &'static str) -> Self {
+        Self {
+            code,
+            sha1: sha1_smol::Sha1::from(code).digest().to_string(),
+        }
+    }
+
+    /// A call of it by its name; with its text, which makes Redis know it, where `is_known` is
+    /// false.
+    pub(super) fn call(&self, is_known: bool) -> redis::Cmd {
+        match is_known {
+            true => {
+                let mut call = redis::cmd("EVALSHA");
+                call.arg(&self.sha1);
+                call
+            }
+            false => {
+                let mut call = redis::cmd("EVAL");
+                call.arg(self.code);
+                call
+            }
+        }
+    }
+}
+
+/// All of them.
+pub(super) struct Scripts {
+    pub(super) append: Script,
+    pub(super) publish_once: Script,
+    pub(super) read: Script,
+    pub(super) remove: Script,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        Self {
+            append: Script::new(APPEND),
+            publish_once: Script::new(PUBLISH_ONCE),
+            read: Script::new(READ),
+            remove: Script::new(REMOVE),
+        }
+    }
+
+    pub(super) fn all(&self) -> [&Script; 4] {
+        [&self.append, &self.publish_once, &self.read, &self.remove]
+    }
+}
+
+/// ARGV: 1 record, 2 size, 3 ttl (ms), 4 meta ttl (ms), 5 epoch if there is none, 6 pub/sub channel,
+/// 7 command to publish with, 8 version, 9 version epoch, 10 ttl of the result (ms).
+const APPEND: &str = r"
+local result = KEYS[3]
+if result then
+    local known = redis.call('HMGET', result, 'e', 's')
+    if known[1] and known[2] then return {2, known[1], known[2]} end
+end
+local meta = redis.call('HMGET', KEYS[2], 'e', 's', 'v', 've')
+local epoch = meta[1]
+if not epoch then
+    epoch = ARGV[5]
+    redis.call('DEL', KEYS[1], KEYS[2])
+    redis.call('HSET', KEYS[2], 'e', epoch)
+    meta = {epoch, false, false, false}
+end
+if ARGV[8] ~= '0' then
+    local last = meta[3]
+    local comparable = ARGV[9] == '' or ARGV[9] == meta[4]
+    local newer = not last or #ARGV[8] > #last or (#ARGV[8] == #last and ARGV[8] > last)
+    if last and comparable and not newer then
+        redis.call('PEXPIRE', KEYS[2], ARGV[4])
+        return {3, epoch, meta[2] or '0'}
+    end
+end
+local offset = string.format('%.0f', redis.call('HINCRBY', KEYS[2], 's', 1))
+local added = redis.pcall('XADD', KEYS[1], 'MAXLEN', '=', ARGV[2], offset .. '-0', 'd', ARGV[1])
+if type(added) == 'table' and added.err then
+    redis.call('DEL', KEYS[1])
+    redis.call('XADD', KEYS[1], 'MAXLEN', '=', ARGV[2], offset .. '-0', 'd', ARGV[1])
+end
+if ARGV[8] ~= '0' then
+    redis.call('HSET', KEYS[2], 'v', ARGV[8], 've', ARGV[9])
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('PEXPIRE', KEYS[2], ARGV[4])
+if result then
+    redis.call('HSET', result, 'e', epoch, 's', offset)
+    redis.call('PEXPIRE', result, ARGV[10])
+end
+redis.call(ARGV[7], ARGV[6], 'FLX2' .. epoch .. offset .. ':' .. ARGV[1])
+return {1, epoch, offset}
+";
+
+/// ARGV: 1 record, 2 pub/sub channel, 3 command to publish with, 4 ttl of the result (ms).
+const PUBLISH_ONCE: &str = r"
+if not redis.call('SET', KEYS[1], '1', 'NX', 'PX', ARGV[4]) then return {2} end
+redis.call(ARGV[3], ARGV[2], ARGV[1])
+return {1}
+";
+
+/// ARGV: 1 epoch if there is none, 2 meta ttl (ms), 3 command (XRANGE, XREVRANGE), 4 from, 5 to,
+/// 6 entries at most, 7 bytes at most (one entry is given in any case).
+const READ: &str = r"
+local meta = redis.call('HMGET', KEYS[2], 'e', 's')
+local epoch, top = meta[1], meta[2] or '0'
+if not epoch then
+    epoch, top = ARGV[1], '0'
+    redis.call('DEL', KEYS[1], KEYS[2])
+    redis.call('HSET', KEYS[2], 'e', epoch)
+end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+local entries, left, room = {}, tonumber(ARGV[6]), tonumber(ARGV[7])
+local from = ARGV[4]
+while left > 0 do
+    local want = math.min(left, 64)
+    local part = redis.pcall(ARGV[3], KEYS[1], from, ARGV[5], 'COUNT', want)
+    if part.err then break end
+    for _, entry in ipairs(part) do
+        for _, field in ipairs(entry[2]) do room = room - #field end
+        if room < 0 and #entries > 0 then return {epoch, top, entries} end
+        entries[#entries + 1] = entry
+    end
+    if #part < want then break end
+    left = left - want
+    from = '(' .. part[#part][1]
+end
+return {epoch, top, entries}
+";
+
+/// ARGV: 1 record, 2 pub/sub channel, 3 command to publish with.
+const REMOVE: &str = r"
+redis.call('DEL', KEYS[1])
+redis.call(ARGV[3], ARGV[2], ARGV[1])
+return {1}
+";
+
+/// A stretch of a channel's history that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Range {
+    /// Only behind this offset.
+    pub(super) after: u64,
+    /// Only before this offset.
+    pub(super) before: Option<u64>,
+    /// How many at most.
+    pub(super) limit: u32,
+    /// Newest first.
+    pub(super) reverse: bool,
+}
+
+impl Range {
+    /// Only the position.
+    pub(super) const NOTHING: Self = Self {
+        after: 0,
+        before: None,
+        limit: 0,
+        reverse: false,
+    };
+
+    /// Everything behind an offset, as far as one read goes.
+    pub(super) fn after(after: u64) -> Self {
+        Self {
+            after,
+            limit: REDIS_READ_PUBLICATIONS_MAX,
+            ..Self::NOTHING
+        }
+    }
+
+    /// Command, first and last id.
+    fn ids(&self) -> (&'static str, String, String) {
+        let low = match self.after {
+            0 => "-".to_owned(),
+            after => format!("({after}-{}", u64::MAX),
+        };
+        let high = match self.before {
+            None => "+".to_owned(),
+            Some(before) => format!("({before}-0"),
+        };
+        match self.reverse {
+            false => ("XRANGE", low, high),
+            true => ("XREVRANGE", high, low),
+        }
+    }
+
+    /// The arguments of `READ` that say it.
+    pub(super) fn put_into(&self, call: &mut redis::Cmd) {
+        let (command, from, to) = self.ids();
+        let limit = self.limit.min(REDIS_READ_PUBLICATIONS_MAX);
+        call.arg(command).arg(from).arg(to);
+        call.arg(limit).arg(REDIS_READ_BYTES_MAX);
+    }
+}
+
+/// What `READ` has answered.
+#[derive(Debug)]
+pub(super) struct Stretch<'a> {
+    /// The newest position.
+    pub(super) position: StreamPosition,
+    /// As they stand in the stream, in the order asked for, without those that are none of ours:
+    /// there, an offset is missing.
+    pub(super) entries: Vec<(u64, MessageRef<'a>)>,
+    /// Why entries were refused.
+    pub(super) rejected: Vec<Rejected>,
+}
+
+/// Takes the answer of `READ` apart.
+pub(super) fn stretch(answer: &Value) -> Result<Stretch<'_>, Rejected> {
+    let Value::Array(parts) = answer else {
+        return Err(Rejected::Content);
+    };
+    let [epoch, top, Value::Array(raw)] = &parts[..] else {
+        return Err(Rejected::Content);
+    };
+    let position = position_of(epoch, top)?;
+    let mut entries = Vec::with_capacity(raw.len());
+    let mut rejected = Vec::new();
+    for entry in raw {
+        match publication(entry) {
+            Ok(entry) => entries.push(entry),
+            Err(why) => rejected.push(why),
+        }
+    }
+    Ok(Stretch {
+        position,
+        entries,
+        rejected,
+    })
+}
+
+fn publication(entry: &Value) -> Result<(u64, MessageRef<'_>), Rejected> {
+    let Value::Array(parts) = entry else {
+        return Err(Rejected::Content);
+    };
+    let [id, Value::Array(fields)] = &parts[..] else {
+        return Err(Rejected::Content);
+    };
+    let [name, data] = &fields[..] else {
+        return Err(Rejected::Format);
+    };
+    if bytes(name) != Some(b"d") {
+        return Err(Rejected::Format);
+    }
+    let id = bytes(id).ok_or(Rejected::Content)?;
+    let offset = record::offset_of(id.strip_suffix(b"-0").ok_or(Rejected::Format)?)?;
+    match record::decode(bytes(data).ok_or(Rejected::Content)?)?.body {
+        Body::Message(message @ MessageRef::Publication { .. }) if offset > 0 => {
+            Ok((offset, message))
+        }
+        _ => Err(Rejected::Content),
+    }
+}
+
+/// What became of a publication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Published, without a place in a history.
+    Taken,
+    /// Stored and published.
+    Stored(StreamPosition),
+    /// Not published again: its idempotency key is known (then this is the first one's place), or
+    /// its version is not newer (then it is the newest place).
+    Suppressed(Option<StreamPosition>),
+    /// Redis does not do it.
+    Refused,
+    /// It belongs to another server, or to none at the moment; nothing was done.
+    Elsewhere,
+    /// Redis does not know the script; nothing was done.
+    Unknown,
+}
+
+/// Takes the answer to a publication apart: of PUBLISH, of `APPEND`, of `PUBLISH_ONCE`. None when
+/// it is not an answer to any of them.
+pub(super) fn outcome(answer: &Value) -> Option<Outcome> {
+    let parts = match answer {
+        Value::Int(_) | Value::SimpleString(_) => return Some(Outcome::Taken),
+        Value::Array(parts) => &parts[..],
+        _ => return None,
+    };
+    Some(match parts {
+        [Value::Int(1)] => Outcome::Taken,
+        [Value::Int(2)] => Outcome::Suppressed(None),
+        [Value::Int(1), epoch, offset] => match position_of(epoch, offset) {
+            Ok(position) => Outcome::Stored(position),
+            Err(_) => Outcome::Refused,
+        },
+        [Value::Int(2 | 3), epoch, offset] => match position_of(epoch, offset) {
+            Ok(position) => Outcome::Suppressed(Some(position)),
+            Err(_) => Outcome::Refused,
+        },
+        _ => return None,
+    })
+}
+
+fn position_of(epoch: &Value, offset: &Value) -> Result<StreamPosition, Rejected> {
+    let epoch = record::epoch_of(bytes(epoch).ok_or(Rejected::Content)?)?;
+    let offset = match offset {
+        Value::Int(offset) => u64::try_from(*offset).map_err(|_| Rejected::Content)?,
+        other => record::offset_of(bytes(other).ok_or(Rejected::Content)?)?,
+    };
+    Ok(StreamPosition { epoch, offset })
+}
+
+pub(super) fn bytes(value: &Value) -> Option<&[u8]> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        Value::SimpleString(text) => Some(text.as_bytes()),
+        _ => None,
+    }
+}
