@@ -11,4 +11,5 @@ mod bounds;
 mod closing;
 mod heartbeat;
 mod pacing;
+mod recovery;
 mod slow_consumer;
