@@ -271,6 +271,16 @@ pub const NOTICES_WAITING_MAX: usize = 16_384;
 pub const PLAIN_ANSWER_MAX: Duration = Duration::from_secs(35);
 /// Longest body of a request to the server API on the client port; beyond it 413.
 pub const API_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Questions being answered at the same time; beyond it they wait at the door.
+pub const QUESTIONS_IN_FLIGHT_MAX: usize = 65_536;
+/// Pause before an answer is offered again to a shard whose mailbox is full.
+pub const ANSWER_RETRY: Duration = Duration::from_millis(1);
+/// Notices that wait in one of the lanes to the backend; beyond it they are dropped.
+pub const NOTICES_A_LANE_MAX: usize = 1_024;
+/// How long notices may still leave when the node stops; the rest is dropped.
+pub const NOTICES_END_MAX: Duration = Duration::from_secs(1);
+/// Longest answer of the backend; a longer one is error 100.
+pub const BACKEND_ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Longest token; a longer one is invalid.
 pub const TOKEN_BYTES_MAX: usize = 64 * 1024;
 /// Longest document with keys; of a longer one nothing is used.

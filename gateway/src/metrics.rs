@@ -9,6 +9,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use crate::authority::{AuthorityMetrics, Count};
+use crate::backend::{Endpoint, EndpointMetrics};
 use crate::engine::{EngineMetrics, Number};
 use crate::http::Rejection;
 use crate::shard::{Counter, Counters, Ended};
@@ -409,6 +411,193 @@ impl Collector for EngineCollector {
         for (name, help, read) in ENGINE_COUNTERS {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(self.sum(read)).encode(metric)?;
+        }
+        Ok(())
+    }
+}
+
+/// A number of the authority: name, what it is, where it stands.
+type OfAuthority = (&'static str, &'static str, fn(&AuthorityMetrics) -> &Count);
+
+const AUTHORITY_COUNTERS: [OfAuthority; 9] = [
+    (
+        "flux_questions_refused",
+        "Questions of sessions that found no room (error 111)",
+        |m| &m.questions_refused,
+    ),
+    (
+        "flux_questions_answered",
+        "Questions of sessions answered",
+        |m| &m.answers,
+    ),
+    (
+        "flux_answers_delayed",
+        "Answers that had to wait because a shard's mailbox was full",
+        |m| &m.answers_delayed,
+    ),
+    (
+        "flux_tokens_unjudged",
+        "Tokens that could not be judged because no key set could be had",
+        |m| &m.tokens_unjudged,
+    ),
+    ("flux_jwks_fetched", "Key sets fetched", |m| &m.jwks_fetched),
+    (
+        "flux_jwks_failures",
+        "Fetches of a key set that failed",
+        |m| &m.jwks_failures,
+    ),
+    (
+        "flux_notices_sent",
+        "Lifecycle notices that the backend has taken",
+        |m| &m.notices_sent,
+    ),
+    (
+        "flux_notices_failed",
+        "Lifecycle notices that the backend did not take",
+        |m| &m.notices_failed,
+    ),
+    (
+        "flux_notices_dropped",
+        "Lifecycle notices dropped because too many waited",
+        |m| &m.notices_dropped,
+    ),
+];
+
+/// Tokens of one outcome: its label, where it stands.
+type OfTokens = (&'static str, fn(&AuthorityMetrics) -> &Count);
+
+const TOKENS: [OfTokens; 3] = [
+    ("accepted", |m| &m.tokens_accepted),
+    ("expired", |m| &m.tokens_expired),
+    ("invalid", |m| &m.tokens_invalid),
+];
+
+/// A number of an endpoint: label of its reason, where it stands.
+type OfEndpoint = (&'static str, fn(&EndpointMetrics) -> &Count);
+
+const BACKEND_FAILURES: [OfEndpoint; 6] = [
+    ("connection", |m| &m.failed_connection),
+    ("timeout", |m| &m.failed_timeout),
+    ("status", |m| &m.failed_status),
+    ("answer", |m| &m.failed_answer),
+    ("busy", |m| &m.refused_busy),
+    ("breaker_open", |m| &m.refused_open),
+];
+
+/// What the authority and the backend's endpoints count, read at each scrape.
+pub struct AuthorityCollector {
+    authority: Arc<AuthorityMetrics>,
+    endpoints: Vec<Arc<Endpoint>>,
+}
+
+impl AuthorityCollector {
+    /// See [`crate::authority::Authority`].
+    pub fn new(authority: Arc<AuthorityMetrics>, endpoints: Vec<Arc<Endpoint>>) -> Self {
+        Self {
+            authority,
+            endpoints,
+        }
+    }
+
+    fn encode_endpoints(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        (name, help, kind): (&str, &str, MetricType),
+        read: impl Fn(&EndpointMetrics) -> u64,
+    ) -> fmt::Result {
+        let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+        for endpoint in &self.endpoints {
+            let labels = [("endpoint", endpoint.name())];
+            let family = metric.encode_family(&labels)?;
+            let value = read(endpoint.metrics());
+            match kind {
+                MetricType::Gauge => ConstGauge::new(value as i64).encode(family)?,
+                _ => ConstCounter::new(value).encode(family)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for AuthorityCollector {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("AuthorityCollector")
+            .finish_non_exhaustive()
+    }
+}
+
+impl Collector for AuthorityCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Questions of sessions being answered";
+        let metric =
+            encoder.encode_descriptor("flux_questions_in_flight", help, None, MetricType::Gauge)?;
+        ConstGauge::new(self.authority.questions_in_flight.get() as i64).encode(metric)?;
+        for (name, help, read) in AUTHORITY_COUNTERS {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(read(&self.authority).get()).encode(metric)?;
+        }
+        let help = "Tokens judged, by outcome";
+        let mut metric =
+            encoder.encode_descriptor("flux_tokens", help, None, MetricType::Counter)?;
+        for (outcome, read) in TOKENS {
+            let count = ConstCounter::new(read(&self.authority).get());
+            count.encode(metric.encode_family(&[("outcome", outcome)])?)?;
+        }
+        self.encode_endpoints(
+            &mut encoder,
+            (
+                "flux_backend_asked",
+                "Exchanges with the backend begun",
+                MetricType::Counter,
+            ),
+            |metrics| metrics.asked.get(),
+        )?;
+        self.encode_endpoints(
+            &mut encoder,
+            (
+                "flux_backend_answered",
+                "Exchanges that brought an answer",
+                MetricType::Counter,
+            ),
+            |metrics| metrics.answered.get(),
+        )?;
+        self.encode_endpoints(
+            &mut encoder,
+            (
+                "flux_backend_exchange_microseconds",
+                "Time that exchanges with the backend took",
+                MetricType::Counter,
+            ),
+            |metrics| metrics.micros.get(),
+        )?;
+        self.encode_endpoints(
+            &mut encoder,
+            (
+                "flux_backend_breaker_open",
+                "1 while an endpoint that failed is left alone",
+                MetricType::Gauge,
+            ),
+            |metrics| metrics.breaker_open.get(),
+        )?;
+        self.encode_endpoints(
+            &mut encoder,
+            (
+                "flux_backend_breaker_opened",
+                "Times that an endpoint was left alone",
+                MetricType::Counter,
+            ),
+            |metrics| metrics.breaker_opened.get(),
+        )?;
+        let help = "Questions that the backend did not answer, by reason";
+        let mut metric =
+            encoder.encode_descriptor("flux_backend_failures", help, None, MetricType::Counter)?;
+        for endpoint in &self.endpoints {
+            for (reason, read) in BACKEND_FAILURES {
+                let labels = [("endpoint", endpoint.name()), ("reason", reason)];
+                let count = ConstCounter::new(read(endpoint.metrics()).get());
+                count.encode(metric.encode_family(&labels)?)?;
+            }
         }
         Ok(())
     }

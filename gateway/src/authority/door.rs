@@ -4,11 +4,6 @@
 //! shard's own mailbox of [`Answered`], in no particular order between sessions; each question gets
 //! exactly one. A session that is gone by then is a `connection` that the shard no longer knows.
 
-#![allow(
-    dead_code,
-    reason = "used by the verification and the asking, which land next"
-)]
-
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 

@@ -1,10 +1,5 @@
 //! What the authority counts; plain atomics, read at each scrape.
 
-#![allow(
-    dead_code,
-    reason = "used by the verification and the asking, which land next"
-)]
-
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A number that goes up, or up and down.

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::SubscribeGrant;
 use super::payload::{Allowed, PayloadError, payload};
+use super::{Object, SubscribeGrant};
 
 /// Longest validity that is told apart from a longer one: ten years. Sessions count with it.
 const EXPIRES_IN_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -20,7 +20,7 @@ pub(crate) struct SubscriptionOptions {
     pub(crate) data: Option<Box<RawValue>>,
     pub(crate) b64data: Option<String>,
     #[serde(rename = "override")]
-    pub(crate) overrides: Option<Overrides>,
+    pub(crate) overrides: Option<Object<Overrides>>,
     pub(crate) expire_at: Option<i64>,
 }
 
@@ -28,11 +28,11 @@ pub(crate) struct SubscriptionOptions {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Overrides {
-    presence: Option<BoolValue>,
-    join_leave: Option<BoolValue>,
-    force_push_join_leave: Option<BoolValue>,
-    force_recovery: Option<BoolValue>,
-    force_positioning: Option<BoolValue>,
+    presence: Option<Object<BoolValue>>,
+    join_leave: Option<Object<BoolValue>>,
+    force_push_join_leave: Option<Object<BoolValue>>,
+    force_recovery: Option<Object<BoolValue>>,
+    force_positioning: Option<Object<BoolValue>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -47,9 +47,9 @@ impl SubscriptionOptions {
     pub(crate) fn grant(&self, data: Allowed) -> Result<SubscribeGrant, PayloadError> {
         let info = payload(self.info.as_deref(), self.b64info.as_deref(), Allowed::Json)?;
         let data = payload(self.data.as_deref(), self.b64data.as_deref(), data)?;
-        let of = |read: fn(&Overrides) -> &Option<BoolValue>| {
+        let of = |read: fn(&Overrides) -> &Option<Object<BoolValue>>| {
             let overrides = self.overrides.as_ref()?;
-            read(overrides).as_ref().map(|one| one.value)
+            read(&overrides.0).as_ref().map(|one| one.0.value)
         };
         Ok(SubscribeGrant {
             expires_in: None,

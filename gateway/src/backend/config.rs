@@ -13,13 +13,27 @@ use crate::token::Secret;
 /// The name by which a channel option or RPC namespace refers to the event's own proxy.
 pub const DEFAULT_PROXY: &str = "default";
 
+/// Headers that describe a connection or a body, and so the gateway's own.
+const NOT_FORWARDED: [&str; 10] = [
+    "host",
+    "connection",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "transfer-encoding",
+    "keep-alive",
+    "te",
+    "trailer",
+    "upgrade",
+];
+
 /// One endpoint of the backend.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProxyConfig {
     /// `http://` or `https://`; asked by POST with a JSON body.
     pub endpoint: String,
-    /// Longest wait for the whole answer, waiting for a free place included.
+    /// Longest wait for the answer; before that, a question waits as long at most for a free place.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
     /// Headers of the client's own request that are passed on, in whatever case.
@@ -129,7 +143,7 @@ pub struct ChannelProxyConfig {
 }
 
 /// `rpc`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RpcConfig {
     /// What `default` stands for in `proxy_name`.
@@ -138,10 +152,6 @@ pub struct RpcConfig {
     pub without_namespace: RpcOptions,
     /// For the others; a method of an unknown namespace is error 104.
     pub namespaces: Vec<Named<RpcOptions>>,
-    /// A method that the gateway answers itself.
-    pub ping: RpcPingConfig,
-    /// Ends the namespace of a method.
-    pub namespace_boundary: String,
 }
 
 /// What holds for the methods of a namespace.
@@ -152,16 +162,6 @@ pub struct RpcOptions {
     pub proxy_enabled: bool,
     /// To which endpoint: one of `proxies`, or `default`.
     pub proxy_name: String,
-}
-
-/// A method that the gateway answers itself, with nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RpcPingConfig {
-    /// Whether there is one.
-    pub enabled: bool,
-    /// Its name.
-    pub method: String,
 }
 
 /// Which proxies the channels of one namespace use: names, none where an event has none.
@@ -202,7 +202,7 @@ impl Default for ProxyConfig {
             include_connection_meta: false,
             http: ProxyHttpConfig::default(),
             concurrency: 256,
-            queue: 4_096,
+            queue: 512,
             breaker: BreakerConfig::default(),
         }
     }
@@ -218,32 +218,11 @@ impl Default for BreakerConfig {
     }
 }
 
-impl Default for RpcConfig {
-    fn default() -> Self {
-        Self {
-            proxy: ProxyConfig::default(),
-            without_namespace: RpcOptions::default(),
-            namespaces: Vec::new(),
-            ping: RpcPingConfig::default(),
-            namespace_boundary: ":".to_owned(),
-        }
-    }
-}
-
 impl Default for RpcOptions {
     fn default() -> Self {
         Self {
             proxy_enabled: false,
             proxy_name: DEFAULT_PROXY.to_owned(),
-        }
-    }
-}
-
-impl Default for RpcPingConfig {
-    fn default() -> Self {
-        Self {
-            enabled: false,
-            method: "ping".to_owned(),
         }
     }
 }
@@ -304,6 +283,15 @@ impl ProxyConfig {
             );
         }
         for name in &self.http_headers {
+            if NOT_FORWARDED
+                .iter()
+                .any(|other| name.eq_ignore_ascii_case(other))
+            {
+                return refuse(
+                    "http_headers",
+                    format!("`{name}` belongs to the request to the backend itself; leave it out"),
+                );
+            }
             if HeaderName::from_bytes(name.as_bytes()).is_err() {
                 return refuse(
                     "http_headers",
@@ -422,11 +410,6 @@ impl BackendConfig {
 
     fn check_rpc(&self, names: &BTreeSet<&str>) -> Result<(), String> {
         let rpc = &self.rpc;
-        if rpc.namespace_boundary.is_empty() {
-            return Err(
-                "config key `rpc.namespace_boundary`: empty is not allowed; use `:`".to_owned(),
-            );
-        }
         let mut seen = BTreeSet::new();
         for namespace in &rpc.namespaces {
             if namespace.name.is_empty() || !seen.insert(&namespace.name) {

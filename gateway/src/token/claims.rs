@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{TokenConfig, TokenError};
-use crate::authority::options::{Expired, SubscriptionOptions, expires_in};
+use crate::authority::options::{Expired, Overrides, SubscriptionOptions, expires_in};
 use crate::authority::payload::{Allowed, PayloadError, payload};
-use crate::authority::{ConnectGrant, SubscribeGrant};
+use crate::authority::{ConnectGrant, Object, SubscribeGrant, Who};
 
 /// The claims of a connection token.
 #[derive(Debug, Deserialize)]
@@ -28,7 +28,7 @@ struct ConnectClaims {
     b64info: Option<String>,
     meta: Option<Box<RawValue>>,
     channels: Option<Vec<String>>,
-    subs: Option<BTreeMap<String, SubscriptionOptions>>,
+    subs: Option<BTreeMap<String, Object<SubscriptionOptions>>>,
     channel: Option<String>,
 }
 
@@ -50,7 +50,7 @@ struct SubscribeClaims {
     data: Option<Box<RawValue>>,
     b64data: Option<String>,
     #[serde(rename = "override")]
-    overrides: Option<crate::authority::options::Overrides>,
+    overrides: Option<Object<Overrides>>,
 }
 
 /// One or several (RFC 7519, 4.1.3).
@@ -78,6 +78,17 @@ pub(crate) struct SubscribeToken {
     /// Empty: any connection of the user.
     pub(crate) client: String,
     pub(crate) grant: SubscribeGrant,
+}
+
+impl SubscribeToken {
+    /// Whether it is for this client and this channel.
+    pub(crate) fn is_for(&self, who: &Who, channel: &str) -> bool {
+        let is_client = self.client.is_empty()
+            || who
+                .client
+                .is_some_and(|client| client.to_string() == self.client);
+        self.user == who.user && self.channel == channel && is_client
+    }
 }
 
 /// What `aud` or `iss` has to be.
@@ -158,7 +169,7 @@ impl Rules {
         let subs = match (read.subs, read.channels) {
             (Some(subs), _) if !subs.is_empty() => subs
                 .iter()
-                .map(|(channel, options)| Ok((channel.clone(), options.grant(Allowed::Json)?)))
+                .map(|(channel, options)| Ok((channel.clone(), options.0.grant(Allowed::Json)?)))
                 .collect::<Result<_, PayloadError>>()?,
             (_, channels) => plain(channels.unwrap_or_default()),
         };
@@ -257,12 +268,13 @@ impl Rules {
 }
 
 fn parse<T: serde::de::DeserializeOwned>(claims: &str) -> Result<T, TokenError> {
-    serde_json::from_str(claims)
+    serde_json::from_str::<Object<T>>(claims)
+        .map(|object| object.0)
         .map_err(|_| TokenError::Invalid("the claims are not of their types"))
 }
 
 /// Subscriptions with nothing but their names, each once.
-pub(crate) fn plain(mut channels: Vec<String>) -> Vec<(String, SubscribeGrant)> {
+fn plain(mut channels: Vec<String>) -> Vec<(String, SubscribeGrant)> {
     channels.sort_unstable();
     channels.dedup();
     channels

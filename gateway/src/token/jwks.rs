@@ -56,7 +56,8 @@ enum Decision {
     Use(Key),
     /// With what to use if that fails.
     Fetch(Option<Key>),
-    Refuse(NoKey),
+    /// There is none, and it is too early to ask again: it may have come into the set since.
+    Refuse,
 }
 
 impl Cache {
@@ -73,8 +74,7 @@ impl Cache {
         }
         match key {
             Some(key) => Decision::Use(key.clone()),
-            // It may have come into the set since.
-            None => Decision::Refuse(NoKey::Away),
+            None => Decision::Refuse,
         }
     }
 
@@ -98,18 +98,21 @@ impl Jwks {
     /// The key of an id. Takes as long as a fetch at most; cancel-safe (a fetch that is cut off is
     /// one that failed).
     pub(super) async fn key(&self, id: &str) -> Result<Key, NoKey> {
-        match self.decide(id) {
-            Decision::Use(key) => return Ok(key),
-            Decision::Refuse(why) => return Err(why),
-            Decision::Fetch(_) => {}
+        let came_at = Instant::now();
+        if let Decision::Use(key) = self.decide(id) {
+            return Ok(key);
         }
+        // A fetch that is under way may bring it.
         let _one_at_a_time = self.fetching.lock().await;
-        // Whoever was before us may have fetched it.
         let stale = match self.decide(id) {
             Decision::Use(key) => return Ok(key),
-            Decision::Refuse(why) => {
-                let was_fetched = self.lock().was_fetched_last();
-                return Err(if was_fetched { NoKey::Unknown } else { why });
+            Decision::Refuse => {
+                let asked_since = self.lock().fetched_at.is_some_and(|at| at >= came_at);
+                return Err(if asked_since {
+                    NoKey::Unknown
+                } else {
+                    NoKey::Away
+                });
             }
             Decision::Fetch(stale) => stale,
         };
@@ -159,13 +162,6 @@ impl Jwks {
     }
 }
 
-impl Cache {
-    /// Whether the last attempt brought the set.
-    fn was_fetched_last(&self) -> bool {
-        self.fetched_at.is_some() && self.fetched_at == self.tried_at
-    }
-}
-
 #[derive(Deserialize)]
 struct Document {
     keys: Vec<serde_json::Value>,
@@ -191,4 +187,65 @@ pub(super) fn parse(document: &[u8]) -> Result<HashMap<String, Key>, String> {
         .filter_map(|value| serde_json::from_value::<Jwk>(value).ok())
         .filter_map(|jwk| Key::from_jwk(&jwk))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(id: &str) -> HashMap<String, Key> {
+        let document = format!(
+            r#"{{"keys":[{{"kid":"{id}","kty":"OKP","crv":"Ed25519","use":"sig",
+                "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}}]}}"#
+        );
+        parse(document.as_bytes()).expect("a key set")
+    }
+
+    fn is_fetch(decision: &Decision) -> bool {
+        matches!(decision, Decision::Fetch(_))
+    }
+
+    #[test]
+    fn keys_are_used_for_an_hour_and_then_asked_for_again_but_not_forgotten() {
+        let begin = Instant::now();
+        let mut cache = Cache::default();
+        assert!(matches!(cache.decide("a", begin), Decision::Fetch(None)));
+        cache.tried_at = Some(begin);
+        cache.fetched(keys("a"), begin);
+        let late = begin + FRESH_FOR;
+        let just = late
+            .checked_sub(Duration::from_millis(1))
+            .expect("later than the boot");
+        assert!(matches!(cache.decide("a", just), Decision::Use(_)));
+        assert!(matches!(cache.decide("a", late), Decision::Fetch(Some(_))));
+        // That failed: it stays good, and the endpoint is left alone for a while.
+        cache.tried_at = Some(late);
+        assert!(matches!(cache.decide("a", late), Decision::Use(_)));
+        assert!(is_fetch(&cache.decide("a", late + REFETCH_PAUSE)));
+    }
+
+    #[test]
+    fn unknown_keys_fetch_once_in_a_while_and_are_not_called_invalid_in_between() {
+        let begin = Instant::now();
+        let mut cache = Cache {
+            tried_at: Some(begin),
+            ..Cache::default()
+        };
+        cache.fetched(keys("a"), begin);
+        for id in 0..1_000 {
+            let decision = cache.decide(&id.to_string(), begin);
+            assert!(matches!(decision, Decision::Refuse));
+        }
+        assert!(is_fetch(&cache.decide("b", begin + REFETCH_PAUSE)));
+        cache.tried_at = Some(begin + REFETCH_PAUSE);
+        cache.fetched(keys("b"), begin + REFETCH_PAUSE);
+        assert!(matches!(
+            cache.decide("b", begin + REFETCH_PAUSE),
+            Decision::Use(_)
+        ));
+        assert!(
+            !matches!(cache.decide("a", begin + REFETCH_PAUSE), Decision::Use(_)),
+            "withdrawn"
+        );
+    }
 }

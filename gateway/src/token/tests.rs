@@ -340,6 +340,8 @@ fn times_that_are_no_times_are_invalid_and_never_skipped() {
         ("expire_at", json!("0")),
         ("sub", json!(42)),
         ("channels", json!("a")),
+        ("subs", json!({"a": []})),
+        ("subs", json!({"a": {"override": [{"value": true}]}})),
         ("subs", json!([])),
         ("aud", json!(1)),
         ("b64info", json!("%")),
@@ -349,6 +351,13 @@ fn times_that_are_no_times_are_invalid_and_never_skipped() {
         assert!(
             matches!(outcome, Err(TokenError::Invalid(_))),
             "{claim} {outcome:?}"
+        );
+    }
+    for claims in [json!([]), json!(["admin"]), Value::Null, json!("x")] {
+        let token = issuer.token(Algorithm::HS256, &claims);
+        assert!(
+            matches!(connect(&hmac(), &token, 0), Err(TokenError::Invalid(_))),
+            "{claims}"
         );
     }
     let token = issuer.token(Algorithm::HS256, &json!({"exp": 1e300}));

@@ -64,7 +64,6 @@ impl Verifier {
     }
 
     /// What a subscription token grants at `now`, and to whom. As [`Verifier::connect`].
-    #[allow(dead_code, reason = "the asking lands next")]
     pub(crate) async fn subscribe(
         &self,
         token: &str,
