@@ -335,6 +335,11 @@ impl Request {
     /// [`Unreadable`].
     pub fn parse(method: Method, body: &[u8]) -> Result<Self, Unreadable> {
         fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Unreadable> {
+            // Structs would be read from arrays as well.
+            let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+            if first == Some(&b'[') {
+                return Err(Unreadable(serde::de::Error::custom("an array")));
+            }
             Ok(serde_json::from_slice(body)?)
         }
         Ok(match method {
@@ -552,6 +557,7 @@ mod tests {
             (Method::Publish, ""),
             (Method::Publish, "{"),
             (Method::Publish, "[1]"),
+            (Method::Publish, " []"),
             (Method::Publish, r#"{"channel":1}"#),
             (Method::Broadcast, r#"{"channels":"a"}"#),
             (Method::History, r#"{"limit":"1"}"#),

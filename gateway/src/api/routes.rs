@@ -45,11 +45,17 @@ pub fn router(served: Served) -> Router {
 
 /// The key comes first: whoever does not have it learns nothing.
 async fn let_in(State(served): State<Served>, request: HttpRequest, next: Next) -> Response {
-    if served.access.allows(request.headers(), request.uri()) {
-        return next.run(request).await;
+    if !served.access.allows(request.headers(), request.uri()) {
+        served.service.metrics.unauthorized.inc();
+        return StatusCode::UNAUTHORIZED.into_response();
     }
-    served.service.metrics.unauthorized.inc();
-    StatusCode::UNAUTHORIZED.into_response()
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if length.is_some_and(|bytes| bytes > API_BODY_BYTES_MAX) {
+        // Said at once, not when so much has come.
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    }
+    next.run(request).await
 }
 
 async fn method(
