@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::commands::Denied;
 use super::particulars::Asking;
 use super::subscribe::seconds;
+use super::subscriptions::Subscription;
 use super::{Effect, Session};
 use crate::authority::{Question, QuestionKind, RefreshGrant, Refusal};
 use crate::protocol::command::{RefreshRequest, SubRefreshRequest};
@@ -148,7 +149,7 @@ impl Session {
         self.more().renews_connection = false;
         match result {
             Ok(grant) if grant.expired => self.disconnect(Disconnect::EXPIRED, effect),
-            Ok(grant) => self.renew_connection(grant, now),
+            Ok(grant) => self.renew_connection(grant, now, effect),
             Err(Refusal::Disconnect { code, reason }) => {
                 self.disconnect(Disconnect::new(code, &reason), effect);
             }
@@ -173,7 +174,7 @@ impl Session {
         };
         match result {
             Ok(grant) if grant.expired => self.end_expired(&channel, out, effect),
-            Ok(grant) => self.renew_subscription(&channel, grant, now),
+            Ok(grant) => self.renew_subscription(&channel, grant, now, effect),
             Err(Refusal::Disconnect { code, reason }) => {
                 self.disconnect(Disconnect::new(code, &reason), effect);
             }
@@ -203,7 +204,12 @@ impl Session {
         }
     }
 
-    pub(super) fn renew_connection(&mut self, grant: RefreshGrant, now: Instant) {
+    pub(super) fn renew_connection(
+        &mut self,
+        grant: RefreshGrant,
+        now: Instant,
+        effect: &mut impl FnMut(Effect<'_>),
+    ) {
         let is_insecure = self.config.insecure;
         let more = self.more();
         more.expires_at = grant
@@ -212,15 +218,39 @@ impl Session {
             .and_then(|expires_in| now.checked_add(expires_in));
         if let Some(info) = grant.info {
             more.conn_info = info.into();
+            for subscription in self.subscriptions.iter() {
+                self.enter_anew(subscription, effect);
+            }
         }
     }
 
-    fn renew_subscription(&mut self, channel: &str, grant: RefreshGrant, now: Instant) {
-        if let Some(subscription) = self.subscriptions.get_mut(channel) {
-            let expires_at = grant
-                .expires_in
-                .and_then(|expires_in| now.checked_add(expires_in));
-            subscription.renew(expires_at, grant.info);
+    fn renew_subscription(
+        &mut self,
+        channel: &str,
+        grant: RefreshGrant,
+        now: Instant,
+        effect: &mut impl FnMut(Effect<'_>),
+    ) {
+        let Some(subscription) = self.subscriptions.get_mut(channel) else {
+            return;
+        };
+        let expires_at = grant
+            .expires_in
+            .and_then(|expires_in| now.checked_add(expires_in));
+        let has_info = grant.info.is_some();
+        subscription.renew(expires_at, grant.info);
+        if has_info && let Some(subscription) = self.subscriptions.get(channel) {
+            self.enter_anew(subscription, effect);
+        }
+    }
+
+    /// Those who ask who is present are to see the new info.
+    fn enter_anew(&self, subscription: &Subscription, effect: &mut impl FnMut(Effect<'_>)) {
+        if subscription.is_live && subscription.is_present {
+            effect(Effect::Enter {
+                channel: &subscription.channel,
+                info: self.info(subscription.chan_info()),
+            });
         }
     }
 
@@ -254,7 +284,7 @@ impl Session {
         if grant.expired {
             return self.disconnect(Disconnect::EXPIRED, effect);
         }
-        self.renew_connection(grant, now);
+        self.renew_connection(grant, now, effect);
         let expires_at = self.more.as_ref().and_then(|more| more.expires_at);
         let reply = Reply::Refresh {
             client: self.client,
@@ -325,7 +355,7 @@ impl Session {
             return;
         }
         let ttl_seconds = grant.expires_in.map(seconds);
-        self.renew_subscription(channel, grant, now);
+        self.renew_subscription(channel, grant, now, effect);
         self.reply(out, id, &Reply::SubRefresh { ttl_seconds });
     }
 }

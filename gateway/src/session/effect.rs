@@ -61,7 +61,7 @@ pub enum Effect<'a> {
         /// Who.
         info: ClientInfo<'a>,
     },
-    /// This client is present in the channel. No answer.
+    /// This client is present in the channel; once more: with another info. No answer.
     Enter {
         /// Where.
         channel: &'a str,

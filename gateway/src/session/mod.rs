@@ -27,7 +27,7 @@
 //!   commands behind one that waits for the authority wait too.
 //! - Every [`Effect::Subscribe`] is followed by exactly one [`Effect::Unsubscribe`], unless the
 //!   engine refused it; every [`Effect::Join`] by exactly one [`Effect::Leave`]; every
-//!   [`Effect::Enter`] by exactly one [`Effect::Exit`].
+//!   [`Effect::Enter`] by exactly one [`Effect::Exit`], further ones in between changing the info.
 //! - At most one question that a command caused is out, and at most one of each kind.
 //! - An open session waits for something: its deadline is set.
 

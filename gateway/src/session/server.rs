@@ -64,7 +64,7 @@ impl Session {
             expires_in,
             info,
         };
-        self.renew_connection(grant, now);
+        self.renew_connection(grant, now, effect);
         if self.client_renews() {
             let ttl_seconds = expires_in.map(seconds);
             self.push(out, &Push::Refresh { ttl_seconds });

@@ -87,6 +87,30 @@ fn a_publish_allocates_nothing() {
     assert_eq!(published, 1_001);
 }
 
+/// Most connections are idle and many are anonymous: such a session is nothing but itself, and each
+/// plain subscription one entry of its list and the channel's name.
+#[test]
+fn an_idle_anonymous_client_takes_no_memory_of_its_own() {
+    let mut client = Client::new(open_config());
+    let now = client.now;
+    let mut out = Vec::with_capacity(256);
+    let connected = allocations(|| {
+        let connect = br#"{"id":1,"connect":{"name":"js"}}"#;
+        client
+            .session
+            .on_message(connect, now, &mut out, &mut |_| {});
+    });
+    assert_eq!(connected, 0);
+    assert!(client.session.is_connected());
+    let subscribed = allocations(|| {
+        let subscribe = br#"{"id":2,"subscribe":{"channel":"a","flag":1}}"#;
+        client
+            .session
+            .on_message(subscribe, now, &mut out, &mut |_| {});
+    });
+    assert_eq!(subscribed, 2);
+}
+
 #[test]
 fn pings_and_pongs_allocate_nothing() {
     let mut client = Client::connected(open_config());

@@ -304,3 +304,24 @@ fn an_expired_subscription_of_the_servers_closes_the_connection() {
         ]
     );
 }
+
+#[test]
+fn new_info_is_seen_by_those_who_ask_who_is_present() {
+    let mut client = Client::connected(config_with(|options| options.presence = true));
+    client.sends(r#"{"id":2,"subscribe":{"channel":"a"}}"#);
+    client.subscribed("a", 2, Ok(()));
+    client.sends(r#"{"id":3,"subscribe":{"channel":"pending"}}"#);
+    client.effects();
+    let info = RefreshGrant {
+        info: Some(b"{}".to_vec()),
+        ..RefreshGrant::default()
+    };
+    client.sends(REFRESH);
+    client.effects();
+    client.answers(Answer::Refresh(Ok(info.clone())));
+    assert_eq!(client.effects(), [Seen::Enter("a".to_owned())]);
+    client.sends(SUB_REFRESH);
+    client.effects();
+    client.answers(Answer::SubRefresh(Ok(info)));
+    assert_eq!(client.effects(), [Seen::Enter("a".to_owned())]);
+}

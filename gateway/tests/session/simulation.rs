@@ -338,7 +338,7 @@ impl Observed {
             }
             Seen::Enter(channel) => {
                 let presence = self.subscribed.get_mut(&channel).expect("subscribed");
-                assert!(!std::mem::replace(&mut presence.entered, true));
+                presence.entered = true;
             }
             Seen::Join(channel) => {
                 let presence = self.subscribed.get_mut(&channel).expect("subscribed");
@@ -422,7 +422,7 @@ fn answer(question: &QuestionKind, random: &mut Rng) -> Answer {
     let renewed = RefreshGrant {
         expired: random.u32(..30) == 0,
         expires_in,
-        info: None,
+        info: random.bool().then(|| b"2".to_vec()),
     };
     fn or<T>(refusal: Option<Refusal>, grant: T) -> Result<T, Refusal> {
         refusal.map_or(Ok(grant), Err)
