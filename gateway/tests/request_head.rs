@@ -25,6 +25,7 @@ const UPGRADE: [&str; 5] = [
 fn policy() -> Policy {
     Policy {
         transports: Transports::default(),
+        kept_headers: Vec::new(),
         origins: AllowedOrigins::new(&["https://*.example.com"]).expect("valid"),
         echo: true,
     }

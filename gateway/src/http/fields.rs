@@ -1,5 +1,7 @@
 //! What is needed of a head's fields and of its target.
 
+use crate::authority::Headers;
+
 use super::body::BodyLength;
 use super::upgrade::Subprotocol;
 use super::{Rejection, affinity};
@@ -20,6 +22,8 @@ pub(super) struct Fields<'a> {
     pub(super) forwarded_for: Option<&'a str>,
     pub(super) content_type: Option<&'a [u8]>,
     pub(super) expects_continue: bool,
+    /// Those that the policy keeps.
+    pub(super) kept: Headers,
     /// `Access-Control-Request-Headers` of a preflight.
     pub(super) requested_headers: Option<&'a str>,
 }

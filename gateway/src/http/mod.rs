@@ -69,6 +69,9 @@ pub struct Policy {
     pub echo: bool,
     /// Which transports exist.
     pub transports: Transports,
+    /// Header fields, in lower case, that are kept of the requests of clients for the backend; others
+    /// are forgotten with the request.
+    pub kept_headers: Vec<Box<str>>,
 }
 
 /// Which transports exist. Where there is a number it is the longest request body in bytes; `None` is off.

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use crate::authority::Headers;
 use crate::protocol::WireFormat;
 use crate::pubsub::{Framing, Wire};
 
@@ -59,6 +60,8 @@ pub struct Stream<'a> {
     pub connect: Option<Cow<'a, str>>,
     /// Whom the answer is for.
     pub cors: Cors,
+    /// Those of its fields that the policy keeps.
+    pub headers: Headers,
 }
 
 /// A request with a body.
@@ -72,6 +75,8 @@ pub struct Post {
     pub body_bytes_max: usize,
     /// Whom the answer is for.
     pub cors: Cors,
+    /// Those of its fields that the policy keeps; for streams.
+    pub headers: Headers,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
 }
@@ -208,6 +213,10 @@ fn try_read<'a>(
         None => host,
     };
     let method = head.method.unwrap_or_default();
+    let kept = |fields: Fields<'a>| Fields {
+        kept: kept_headers(head.headers, policy),
+        ..fields
+    };
     match place(path, policy).ok_or(Rejection::NotFound)? {
         Place::Page(page) => {
             let head_only = match method {
@@ -223,9 +232,9 @@ fn try_read<'a>(
                 return Err(Rejection::UpgradeMethod);
             }
             without_body(&fields)?;
-            upgrade(endpoint, &fields, query, host, is_http_1_1, policy).map(Request::Upgrade)
+            upgrade(endpoint, &kept(fields), query, host, is_http_1_1, policy).map(Request::Upgrade)
         }
-        Place::Stream(place) => stream(place, method, &fields, query, is_http_1_1, policy),
+        Place::Stream(place) => stream(place, method, &kept(fields), query, is_http_1_1, policy),
         Place::Emulation { body_bytes_max } => {
             let cors = Cors::new(allowed_origin(&fields, policy)?);
             match method {
@@ -310,6 +319,7 @@ fn upgrade<'a>(
         sid: affinity::from_query(query).or(fields.cookie_sid.map(Cow::Borrowed)),
         query,
         forwarded_for: fields.forwarded_for,
+        headers: Headers::clone(&fields.kept),
         accept,
     })
 }
@@ -365,6 +375,7 @@ fn stream<'a>(
         wire,
         connect,
         cors,
+        headers: Headers::clone(&fields.kept),
     }))
 }
 
@@ -387,8 +398,28 @@ fn post<'a>(
         length: fields.body_length()?,
         body_bytes_max,
         cors,
+        headers: Headers::clone(&fields.kept),
         expects_continue: fields.expects_continue,
     }))
+}
+
+/// Fields that the policy keeps, those that are text.
+fn kept_headers(headers: &[httparse::Header<'_>], policy: &Policy) -> Headers {
+    if policy.kept_headers.is_empty() {
+        return Headers::default();
+    }
+    let is_kept = |header: &&httparse::Header<'_>| {
+        let names = &mut policy.kept_headers.iter();
+        names.any(|name| header.name.eq_ignore_ascii_case(name))
+    };
+    headers
+        .iter()
+        .filter(is_kept)
+        .filter_map(|header| {
+            let value = std::str::from_utf8(header.value.trim_ascii()).ok()?;
+            Some((header.name.to_ascii_lowercase().into(), value.into()))
+        })
+        .collect()
 }
 
 fn api_fields(headers: &[httparse::Header<'_>]) -> Result<Vec<(&'static str, String)>, Rejection> {

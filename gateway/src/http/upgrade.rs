@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::authority::Headers;
+
 use base64::Engine;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 
@@ -65,6 +67,8 @@ pub struct Upgrade<'a> {
     pub query: &'a str,
     /// The last `X-Forwarded-For` field: only as true as whoever sent it.
     pub forwarded_for: Option<&'a str>,
+    /// Those of its fields that the policy keeps.
+    pub headers: Headers,
     /// `Sec-WebSocket-Accept`.
     pub accept: [u8; 28],
 }

@@ -118,6 +118,7 @@ impl Node {
             origins: AllowedOrigins::new(&config.client.allowed_origins)?,
             echo: config.echo,
             transports: transports(&config),
+            kept_headers: Vec::new(),
         };
         let deployment = config.redis_deployment().map_err(StartError::Config)?;
         let registry = registry(&config, deployment.clone())?;

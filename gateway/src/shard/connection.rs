@@ -14,6 +14,7 @@ use crate::session::Session;
 use crate::websocket::Decoder;
 
 use super::counters::Ended;
+use super::open::Guest;
 
 /// A connection. An idle one holds no buffer.
 pub(super) struct Connection {
@@ -70,7 +71,7 @@ pub(super) struct BodyIn {
     pub(super) body: Body,
     pub(super) purpose: Purpose,
     pub(super) cors: Cors,
-    pub(super) peer: IpAddr,
+    pub(super) guest: Guest,
     pub(super) deadline: Instant,
 }
 

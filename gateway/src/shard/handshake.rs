@@ -6,6 +6,7 @@ use std::time::Instant;
 use flux_runtime::proxy_protocol::{Parse, parse_v2};
 use flux_runtime::ring::{Key, NetRing};
 
+use crate::authority::Headers;
 use crate::http::{
     ContentType, Cors, Endpoint, Page, Plain, Post, Progress, Purpose, Rejection, Request,
     answer_into,
@@ -16,7 +17,7 @@ use crate::pubsub::{Framing, Wire};
 use super::accept::rejection_index;
 use super::connection::{Connection, Phase};
 use super::counters::Ended;
-use super::open::Opening;
+use super::open::{Guest, Opening};
 use super::{Shard, Shared};
 
 /// What the bytes so far amount to.
@@ -24,12 +25,13 @@ enum Outcome {
     Incomplete,
     BadProxyHeader,
     /// The answer to the handshake stands in `out`.
-    Upgrade(Opening),
+    Upgrade(Opening, Headers),
     /// A stream, with its first commands.
     Stream {
         wire: Wire,
         connect: Vec<u8>,
         cors: Cors,
+        headers: Headers,
     },
     /// A body is to come.
     Post(Post),
@@ -104,15 +106,20 @@ impl Shard {
             }
             Outcome::Refuse(rejection, cors) => self.refuse(ring, key, rejection, &cors, now),
             Outcome::Answered => self.close_answered(ring, key, now),
-            Outcome::Upgrade(opening) => {
-                self.open_websocket(ring, key, opening, peer, now);
+            Outcome::Upgrade(opening, headers) => {
+                let guest = Guest { peer, headers };
+                self.open_websocket(ring, key, opening, guest, now);
                 self.on_frame_bytes(ring, key, &mut bytes[end..], now);
             }
             Outcome::Stream {
                 wire,
                 connect,
                 cors,
-            } => self.open_stream(ring, key, wire, &connect, &cors, peer, now),
+                headers,
+            } => {
+                let guest = Guest { peer, headers };
+                self.open_stream(ring, key, wire, &connect, &cors, guest, now);
+            }
             Outcome::Post(post) => self.begin_body(ring, key, post, peer, &bytes[end..], now),
         }
     }
@@ -167,7 +174,7 @@ fn decide(request: Request<'_>, shared: &Shared, out: &mut Vec<u8>) -> Outcome {
                 transport: Framing::WebSocket,
                 unidirectional,
             };
-            Outcome::Upgrade(match upgrade.endpoint {
+            let opening = match upgrade.endpoint {
                 Endpoint::Echo => Opening::Echo,
                 Endpoint::Centrifuge => Opening::Session(wire(false)),
                 Endpoint::Unidirectional => {
@@ -177,13 +184,15 @@ fn decide(request: Request<'_>, shared: &Shared, out: &mut Vec<u8>) -> Outcome {
                         connect.map(|text| text.into_owned().into()),
                     )
                 }
-            })
+            };
+            Outcome::Upgrade(opening, upgrade.headers)
         }
         Request::Stream(stream) if is_draining => Outcome::Refuse(Rejection::Draining, stream.cors),
         Request::Stream(stream) => Outcome::Stream {
             wire: stream.wire,
             connect: stream.connect.unwrap_or_default().into_owned().into(),
             cors: stream.cors,
+            headers: stream.headers,
         },
         Request::Post(post) if is_draining && matches!(post.purpose, Purpose::Stream(_)) => {
             Outcome::Refuse(Rejection::Draining, post.cors)

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use flux_runtime::ring::{Key, NetRing};
 
+use crate::authority::Headers;
 use crate::http::{Cors, stream_head_into};
 use crate::protocol::ClientId;
 use crate::pubsub::{Framing, Wire};
@@ -15,6 +16,14 @@ use super::call::EmulatedSession;
 
 use super::connection::Phase;
 use super::{Client, Shard};
+
+/// Who comes.
+pub(super) struct Guest {
+    /// Its address.
+    pub(super) peer: IpAddr,
+    /// Of the fields of its request, those that the backend may be told of.
+    pub(super) headers: Headers,
+}
 
 /// What a WebSocket becomes.
 pub(super) enum Opening {
@@ -33,7 +42,7 @@ impl Shard {
         ring: &mut NetRing,
         key: Key,
         opening: Opening,
-        peer: IpAddr,
+        guest: Guest,
         now: Instant,
     ) {
         match opening {
@@ -47,9 +56,9 @@ impl Shard {
                 }
                 connection.phase = Phase::Echo;
             }
-            Opening::Session(wire) => self.open(key, wire, peer, now),
+            Opening::Session(wire) => self.open(key, wire, guest, now),
             Opening::Unidirectional(wire, connect) => {
-                self.open(key, wire, peer, now);
+                self.open(key, wire, guest, now);
                 if let Some(connect) = connect {
                     self.connect_unidirectional(ring, key, &connect, now);
                 }
@@ -67,14 +76,14 @@ impl Shard {
         wire: Wire,
         first: &[u8],
         cors: &Cors,
-        peer: IpAddr,
+        guest: Guest,
         now: Instant,
     ) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
         stream_head_into(&mut connection.out, wire, cors);
-        self.open(key, wire, peer, now);
+        self.open(key, wire, guest, now);
         if wire.unidirectional {
             self.connect_unidirectional(ring, key, first, now);
         } else {
@@ -96,7 +105,7 @@ impl Shard {
         });
     }
 
-    fn open(&mut self, key: Key, wire: Wire, peer: IpAddr, now: Instant) {
+    fn open(&mut self, key: Key, wire: Wire, guest: Guest, now: Instant) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
@@ -104,7 +113,7 @@ impl Shard {
         let client = self.core.shared.directory.insert(Client {
             shard: self.index,
             connection: key,
-            peer,
+            peer: guest.peer,
         });
         let id = client.map_or_else(
             || ClientId::from_random(fastrand::u128(..)),
@@ -118,6 +127,7 @@ impl Shard {
             format: wire.format,
             transport: wire.transport,
             unidirectional: wire.unidirectional,
+            headers: guest.headers,
             ..Door::default()
         };
         if wire.transport != Framing::WebSocket && !wire.unidirectional {

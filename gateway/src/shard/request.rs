@@ -15,6 +15,7 @@ use crate::limits::PLAIN_ANSWER_MAX;
 use super::Shard;
 use super::call::EmulatedSession;
 use super::connection::{Answering, BodyIn, Phase};
+use super::open::Guest;
 use super::plain::{
     ApiRequest, PLAIN_REQUESTS_MAX, PlainAnswered, PlainKind, PlainReply, PlainRequest,
 };
@@ -43,7 +44,10 @@ impl Shard {
             body,
             purpose: post.purpose,
             cors: post.cors,
-            peer,
+            guest: Guest {
+                peer,
+                headers: post.headers,
+            },
             deadline,
         }));
         if let Some(timer) = connection.timer.take() {
@@ -108,12 +112,12 @@ impl Shard {
             body,
             purpose,
             cors,
-            peer,
+            guest,
             ..
         } = *incoming;
         let body = body.into_bytes();
         match purpose {
-            Purpose::Stream(wire) => self.open_stream(ring, key, wire, &body, &cors, peer, now),
+            Purpose::Stream(wire) => self.open_stream(ring, key, wire, &body, &cors, guest, now),
             Purpose::Emulation { is_protobuf } => {
                 let request = match is_protobuf {
                     true => Emulation::from_protobuf(&body),

@@ -27,6 +27,7 @@ pub(crate) struct Settings {
     pub(crate) pacing: PacingConfig,
     pub(crate) connections_max: u64,
     pub(crate) transports: Transports,
+    pub(crate) kept_headers: Vec<Box<str>>,
     pub(crate) origins: AllowedOrigins,
 }
 
@@ -50,6 +51,7 @@ impl Default for Settings {
             pacing: PacingConfig::default(),
             connections_max: 1_000,
             transports: Transports::default(),
+            kept_headers: Vec::new(),
             origins: AllowedOrigins::default(),
         }
     }
@@ -96,6 +98,7 @@ impl Listening {
                 origins: settings.origins,
                 echo: false,
                 transports: settings.transports,
+                kept_headers: settings.kept_headers,
             },
             limits: Limits::default(),
             connections_max: settings.connections_max,
