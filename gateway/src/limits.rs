@@ -223,8 +223,8 @@ pub const REDIS_PROBE_DEADLINE: Duration = Duration::from_secs(3);
 /// Longest pause between two attempts to reach Redis.
 pub const REDIS_RECONNECT_DELAY_MAX: Duration = Duration::from_secs(1);
 /// Time between two looks at where Redis is, while nothing speaks against what is known: sentinels and
-/// clusters only.
-pub const REDIS_GUIDE_INTERVAL: Duration = Duration::from_secs(3);
+/// clusters only. What a master of old is given in the meantime is lost.
+pub const REDIS_GUIDE_INTERVAL: Duration = Duration::from_secs(1);
 /// Shortest time between two such looks.
 pub const REDIS_GUIDE_PAUSE_MIN: Duration = Duration::from_millis(100);
 

@@ -13,7 +13,7 @@ use super::super::history::{HistoryPage, HistoryQuery, StoredPublication};
 use super::super::request::{Reply, ReplyTo};
 use super::keys::Keys;
 use super::record::{self, Body};
-use super::scripts::{Range, Scripts, stretch};
+use super::scripts::{LastSeen, Range, Scripts, stretch};
 use super::shards::Shards;
 use super::streams::Wanted;
 use crate::protocol::ErrorCode;
@@ -60,23 +60,27 @@ impl Question {
         epoch: Epoch,
         is_known: bool,
     ) -> Cmd {
-        let read = |channel: &str, range: &Range, meta_ttl: Duration| {
+        let read = |channel: &str, range: &Range, seen: Option<&LastSeen>, meta_ttl: Duration| {
             let mut call = scripts.read.call(is_known);
             call.arg(2)
                 .arg(keys.stream(channel))
                 .arg(keys.meta(channel));
             call.arg(epoch.as_str()).arg(milliseconds(meta_ttl));
             range.put_into(&mut call);
+            LastSeen::put_into(seen, &mut call);
             call
         };
         match self {
-            Question::Read(wanted) => read(&wanted.channel, &wanted.range, wanted.meta_ttl),
+            Question::Read(wanted) => {
+                let seen = wanted.seen.as_ref();
+                read(&wanted.channel, &wanted.range, seen, wanted.meta_ttl)
+            }
             Question::History {
                 channel,
                 query,
                 meta_ttl,
                 ..
-            } => read(channel, &range_of(query), *meta_ttl),
+            } => read(channel, &range_of(query), None, *meta_ttl),
             Question::Remove { channel, .. } => {
                 let mut removed = Vec::new();
                 record::encode(&mut removed, 0, 0, Body::Removed);

@@ -57,6 +57,16 @@ pub(super) struct Record<'a> {
     pub(super) body: Body<'a>,
 }
 
+/// Tells a publication from every other: its origin, then its sequence.
+pub(super) type Mark = u128;
+
+impl Record<'_> {
+    /// See [`Mark`].
+    pub(super) fn mark(&self) -> Mark {
+        (u128::from(self.origin) << 64) | u128::from(self.sequence)
+    }
+}
+
 /// Why a record is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rejected {

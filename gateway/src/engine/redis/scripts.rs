@@ -13,12 +13,16 @@
 //!   another life is deleted with it.
 //! - Entry `N-0` of the stream, field `d`, is the record of the publication with offset N. The
 //!   stream ends at `s` or is gone.
+//! - Who reads on from a place names the publication that it has seen there. Where another one stands
+//!   there now, or the history ends before it, publications were lost (a replica took over that did not
+//!   have them) and their offsets given again: the channel gets a new epoch, so that nobody takes the
+//!   new ones for the old.
 //! - Offsets are text in Lua wherever they are compared or passed on: its numbers are exact only up
 //!   to 2^53.
 
 use redis::Value;
 
-use super::record::{self, Body, Rejected};
+use super::record::{self, Body, Mark, Rejected};
 use crate::limits::{REDIS_READ_BYTES_MAX, REDIS_READ_PUBLICATIONS_MAX};
 use crate::pubsub::{MessageRef, StreamPosition};
 
@@ -129,7 +133,8 @@ return {1}
 ";
 
 /// ARGV: 1 epoch if there is none, 2 meta ttl (ms), 3 command (XRANGE, XREVRANGE), 4 from, 5 to,
-/// 6 entries at most, 7 bytes at most (one entry is given in any case).
+/// 6 entries at most, 7 bytes at most (one entry is given in any case), 8 epoch and 9 offset of what the
+/// reader has seen (none: empty), 10 its origin and sequence as in its record (not known: empty).
 const READ: &str = r"
 local meta = redis.call('HMGET', KEYS[2], 'e', 's')
 local epoch, top = meta[1], meta[2] or '0'
@@ -137,6 +142,19 @@ if not epoch then
     epoch, top = ARGV[1], '0'
     redis.call('DEL', KEYS[1], KEYS[2])
     redis.call('HSET', KEYS[2], 'e', epoch)
+end
+if ARGV[8] == epoch then
+    local seen = ARGV[9]
+    local is_other = #top < #seen or (#top == #seen and top < seen)
+    if not is_other and ARGV[10] ~= '' then
+        local there = redis.pcall('XRANGE', KEYS[1], seen .. '-0', seen .. '-0')
+        local record = there[1] and there[1][2][2]
+        is_other = record and string.sub(record, 7, 22) ~= ARGV[10]
+    end
+    if is_other then
+        epoch = ARGV[1]
+        redis.call('HSET', KEYS[2], 'e', epoch)
+    end
 end
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 local entries, left, room = {}, tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -218,6 +236,37 @@ impl Range {
         call.arg(command).arg(from).arg(to);
         call.arg(limit).arg(REDIS_READ_BYTES_MAX);
     }
+
+    /// The newest publication.
+    pub(super) const NEWEST: Self = Self {
+        after: 0,
+        before: None,
+        limit: 1,
+        reverse: true,
+    };
+}
+
+/// The last publication that a reader has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LastSeen {
+    pub(super) position: StreamPosition,
+    /// None where only its place is known.
+    pub(super) mark: Option<Mark>,
+}
+
+impl LastSeen {
+    /// The arguments of `READ` that say it.
+    pub(super) fn put_into(seen: Option<&Self>, call: &mut redis::Cmd) {
+        let Some(Self { position, mark }) = seen else {
+            call.arg("").arg("").arg("");
+            return;
+        };
+        call.arg(position.epoch.as_str()).arg(position.offset);
+        match mark {
+            Some(mark) => call.arg(&mark.to_be_bytes()[..]),
+            None => call.arg(""),
+        };
+    }
 }
 
 /// What `READ` has answered.
@@ -228,6 +277,8 @@ pub(super) struct Stretch<'a> {
     /// As they stand in the stream, in the order asked for, without those that are none of ours:
     /// there, an offset is missing.
     pub(super) entries: Vec<(u64, MessageRef<'a>)>,
+    /// Which publications those are.
+    pub(super) marks: Vec<Mark>,
     /// Why entries were refused.
     pub(super) rejected: Vec<Rejected>,
 }
@@ -242,21 +293,26 @@ pub(super) fn stretch(answer: &Value) -> Result<Stretch<'_>, Rejected> {
     };
     let position = position_of(epoch, top)?;
     let mut entries = Vec::with_capacity(raw.len());
+    let mut marks = Vec::with_capacity(raw.len());
     let mut rejected = Vec::new();
     for entry in raw {
         match publication(entry) {
-            Ok(entry) => entries.push(entry),
+            Ok((offset, message, mark)) => {
+                entries.push((offset, message));
+                marks.push(mark);
+            }
             Err(why) => rejected.push(why),
         }
     }
     Ok(Stretch {
         position,
         entries,
+        marks,
         rejected,
     })
 }
 
-fn publication(entry: &Value) -> Result<(u64, MessageRef<'_>), Rejected> {
+fn publication(entry: &Value) -> Result<(u64, MessageRef<'_>, Mark), Rejected> {
     let Value::Array(parts) = entry else {
         return Err(Rejected::Content);
     };
@@ -271,9 +327,10 @@ fn publication(entry: &Value) -> Result<(u64, MessageRef<'_>), Rejected> {
     }
     let id = bytes(id).ok_or(Rejected::Content)?;
     let offset = record::offset_of(id.strip_suffix(b"-0").ok_or(Rejected::Format)?)?;
-    match record::decode(bytes(data).ok_or(Rejected::Content)?)?.body {
+    let record = record::decode(bytes(data).ok_or(Rejected::Content)?)?;
+    match record.body {
         Body::Message(message @ MessageRef::Publication { .. }) if offset > 0 => {
-            Ok((offset, message))
+            Ok((offset, message, record.mark()))
         }
         _ => Err(Rejected::Content),
     }

@@ -33,7 +33,7 @@ use super::super::request::{Conditions, Request};
 use super::interest::{Command, Interest, Released};
 use super::ledger::{Append, Content, Echo, Ledger, LedgerFull, Once, Publisher};
 use super::questions::{self, Question};
-use super::record::{self, Body, Record, Rejected};
+use super::record::{self, Body, Mark, Record, Rejected};
 use super::scripts::{Outcome, stretch};
 use super::shards::Shards;
 use super::streams::{Pushed, Stream, Streams};
@@ -522,7 +522,8 @@ impl Server {
                     .metrics
                     .redis_received
                     .add(u64::from(record.origin != self.origin));
-                self.placed(channel, position, message, now, shards);
+                let place = (position, record.mark());
+                self.placed(channel, place, message, now, shards);
                 return false;
             }
             (None, Body::Removed, Some(channel)) => {
@@ -668,12 +669,15 @@ impl Server {
     fn placed(
         &mut self,
         channel: &str,
-        position: StreamPosition,
+        (position, mark): (StreamPosition, Mark),
         message: MessageRef<'_>,
         now: Instant,
         shards: &mut Shards,
     ) {
-        match self.streams.push(channel, position, message, now, shards) {
+        match self
+            .streams
+            .push(channel, (position, mark), message, now, shards)
+        {
             Pushed::Taken => {}
             Pushed::Ended => self.interest.forget(channel),
             // Who listens here does not ask for positions.

@@ -30,7 +30,8 @@ use super::super::history::{HistoryOptions, Recovery, RecoveryMode, RecoveryRequ
 use super::super::{Asker, Event};
 use super::interest::Waiter;
 use super::recent::{Recent, Settled, not_recovered};
-use super::scripts::{Range, Stretch};
+use super::record::Mark;
+use super::scripts::{LastSeen, Range, Stretch};
 use super::shards::Shards;
 use crate::limits::{
     REDIS_HELD_BYTES_MAX, REDIS_READ_INTERVAL, REDIS_READ_PUBLICATIONS_MAX,
@@ -86,11 +87,13 @@ pub(super) struct Stream {
     /// A read has shown that nothing is missing, on this connection.
     is_live: bool,
     position: Option<StreamPosition>,
+    /// Which publication stands there, where that is known.
+    mark: Option<Mark>,
     epoch: Option<Epoch>,
     recent: Recent,
     /// Its bytes, as they stand in the sum of all.
     counted: usize,
-    held: VecDeque<(StreamPosition, Message)>,
+    held: VecDeque<(StreamPosition, Mark, Message)>,
     held_bytes: usize,
     /// Some could not be held.
     has_dropped: bool,
@@ -130,6 +133,8 @@ pub(super) enum Pushed {
 pub(super) struct Wanted {
     pub(super) channel: Arc<str>,
     pub(super) range: Range,
+    /// What the channel's listeners were handed last, where they are to be handed what follows.
+    pub(super) seen: Option<LastSeen>,
     pub(super) meta_ttl: Duration,
 }
 
@@ -256,7 +261,7 @@ impl Streams {
     pub(super) fn push(
         &mut self,
         channel: &str,
-        position: StreamPosition,
+        (position, mark): (StreamPosition, Mark),
         message: MessageRef<'_>,
         now: Instant,
         shards: &mut Shards,
@@ -267,7 +272,7 @@ impl Streams {
         };
         stream.heard = now;
         if !stream.is_live || !stream.held.is_empty() {
-            stream.hold(channel, position, message);
+            stream.hold(channel, (position, mark), message);
             return Pushed::Taken;
         }
         match stream.place(position) {
@@ -275,7 +280,7 @@ impl Streams {
                 shards.metrics.redis_stale.add(1);
                 Pushed::Taken
             }
-            Place::Next => match self.deliver(channel, position, message, shards) {
+            Place::Next => match self.deliver(channel, (position, mark), message, shards) {
                 true => {
                     self.end(channel, now, shards);
                     Pushed::Ended
@@ -285,7 +290,7 @@ impl Streams {
             Place::Gap => {
                 shards.metrics.redis_gaps.add(1);
                 stream.is_live = false;
-                stream.hold(channel, position, message);
+                stream.hold(channel, (position, mark), message);
                 self.want_read(channel, now);
                 Pushed::Taken
             }
@@ -432,11 +437,19 @@ impl Streams {
             };
             stream.read = Read::None;
             let Some(sent) = stream.plan() else { continue };
+            let seen = match sent.purpose {
+                Purpose::Fill(position) => Some(LastSeen {
+                    position,
+                    mark: stream.mark,
+                }),
+                _ => None,
+            };
             stream.read = Read::UnderWay(sent);
             stream.read_at = Some(now);
             reads.push(Wanted {
                 channel,
                 range: sent.range,
+                seen,
                 meta_ttl: stream.options.meta_ttl,
             });
         }
@@ -602,6 +615,9 @@ impl Streams {
         stream.count(&mut self.recent_bytes);
         stream.epoch = Some(top.epoch);
         stream.position = Some(top);
+        let mut seen = stretch.entries.iter().zip(&stretch.marks);
+        let newest = seen.find(|((offset, _), _)| *offset == top.offset);
+        stream.mark = newest.map(|(_, mark)| *mark);
     }
 
     /// Delivers what was missing behind `from`.
@@ -621,7 +637,7 @@ impl Streams {
             return Filled::Lost;
         }
         let mut count = 0;
-        for (offset, message) in &stretch.entries {
+        for ((offset, message), mark) in stretch.entries.iter().zip(&stretch.marks) {
             let position = StreamPosition {
                 epoch: top.epoch,
                 offset: *offset,
@@ -633,7 +649,7 @@ impl Streams {
                 Place::Known => {}
                 Place::Next => {
                     count += 1;
-                    if self.deliver(channel, position, *message, shards) {
+                    if self.deliver(channel, (position, *mark), *message, shards) {
                         self.end(channel, now, shards);
                         return Filled::Lost;
                     }
@@ -712,8 +728,8 @@ impl Streams {
         let held = std::mem::take(&mut stream.held);
         let has_dropped = std::mem::take(&mut stream.has_dropped);
         stream.held_bytes = 0;
-        for (position, message) in held {
-            match self.push(channel, position, message.as_ref(), now, shards) {
+        for (position, mark, message) in held {
+            match self.push(channel, (position, mark), message.as_ref(), now, shards) {
                 Pushed::Ended => return true,
                 Pushed::Taken | Pushed::Untracked => {}
             }
@@ -729,12 +745,13 @@ impl Streams {
     fn deliver(
         &mut self,
         channel: &str,
-        position: StreamPosition,
+        (position, mark): (StreamPosition, Mark),
         message: MessageRef<'_>,
         shards: &mut Shards,
     ) -> bool {
         if let Some(stream) = self.channels.get_mut(channel) {
             stream.position = Some(position);
+            stream.mark = Some(mark);
             stream.recent.push(position.offset, message);
             stream.count(&mut self.recent_bytes);
             if !matches!(stream.read, Read::UnderWay(_)) {
@@ -835,6 +852,7 @@ impl Stream {
             is_confirmed: false,
             is_live: false,
             position: None,
+            mark: None,
             epoch: None,
             recent: Recent::default(),
             counted: 0,
@@ -872,14 +890,19 @@ impl Stream {
         self.counted = bytes;
     }
 
-    fn hold(&mut self, channel: &str, position: StreamPosition, message: MessageRef<'_>) {
+    fn hold(
+        &mut self,
+        channel: &str,
+        (position, mark): (StreamPosition, Mark),
+        message: MessageRef<'_>,
+    ) {
         if self.held_bytes + message.size() > REDIS_HELD_BYTES_MAX {
             self.has_dropped = true;
             return;
         }
         let message = message.store(&mut LogWriter::new(), channel);
         self.held_bytes += message.size();
-        self.held.push_back((position, message));
+        self.held.push_back((position, mark, message));
     }
 
     fn drop_held(&mut self) {
@@ -915,7 +938,7 @@ impl Stream {
                 }
             });
             let range = match wanted.chain(self.recent.end()).min() {
-                None => Range::NOTHING,
+                None => Range::NEWEST,
                 Some(after) => Range {
                     after,
                     before: None,
