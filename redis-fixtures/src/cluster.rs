@@ -1,5 +1,8 @@
 //! A Redis Cluster: three masters, a replica each.
 
+use std::time::{Duration, Instant};
+
+use crate::reply::Reply;
 use crate::server::{Program, Server};
 use crate::wait_until;
 
@@ -116,12 +119,15 @@ impl Cluster {
 
     /// First slot, last slot, master.
     fn map(&self) -> Vec<(i64, i64, usize)> {
-        let slots = self
-            .nodes
-            .iter()
-            .find_map(|node| node.try_ask(&["CLUSTER", "SLOTS"]).ok())
-            .expect("a node is up");
+        let mut maps = (0..self.nodes.len()).map(|node| self.map_of(node));
+        maps.find(|map| !map.is_empty()).expect("a node is up")
+    }
+
+    /// The same as a node knows it; empty while that is away.
+    fn map_of(&self, node: usize) -> Vec<(i64, i64, usize)> {
+        let slots = self.nodes[node].try_ask(&["CLUSTER", "SLOTS"]);
         slots
+            .unwrap_or(Reply::Nil)
             .list()
             .iter()
             .filter_map(|row| {
@@ -191,11 +197,28 @@ impl Cluster {
         between("owned");
     }
 
+    /// Waits until those that are up all see a whole cluster in which `node` is no master.
+    pub fn wait_until_another_serves(&self, node: usize) {
+        let others = || (0..self.nodes.len()).filter(|&at| at != node);
+        wait_until("a replica to take over", || {
+            others().all(|at| {
+                let info = self.nodes[at].try_ask(&["CLUSTER", "INFO"]);
+                let is_ok = info.is_ok_and(|info| info.text().contains("cluster_state:ok"));
+                is_ok && !self.map_of(at).iter().any(|&(.., master)| master == node)
+            })
+        });
+    }
+
     /// Makes the replica of `master` the master (CLUSTER FAILOVER); returns its index when that is so.
     pub fn fail_over(&self, master: usize) -> usize {
         let replica = self.replica_of(master).expect("it has a replica");
-        self.nodes[replica].tell(&["CLUSTER", "FAILOVER"]);
+        // A failover that does not come about within 5 s (somebody missed a packet) is given up.
+        let mut asked: Option<Instant> = None;
         wait_until("the failover", || {
+            if asked.is_none_or(|at| at.elapsed() > Duration::from_secs(6)) {
+                self.nodes[replica].ask(&["CLUSTER", "FAILOVER"]);
+                asked = Some(Instant::now());
+            }
             self.nodes[replica].info("role") == "master"
         });
         replica
