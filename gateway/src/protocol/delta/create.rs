@@ -141,7 +141,9 @@ impl Encoder {
     /// Notes the hash of every block of `source`.
     fn index(&mut self, source: &[u8]) {
         let (blocks, _) = source.as_chunks::<BLOCK>();
-        let places = (blocks.len() * 2).next_power_of_two();
+        // Four places a block: of payloads that have nothing in common, which cost the most, few
+        // places of the target are then compared with anything.
+        let places = (blocks.len() * 4).next_power_of_two();
         self.heads.clear();
         self.heads.resize(places, NONE);
         self.next.clear();
