@@ -2,12 +2,14 @@
 #![allow(clippy::panic, reason = "a test ends by panicking")]
 #![allow(
     clippy::print_stderr,
-    reason = "what the gateway said last, beside the panic"
+    clippy::print_stdout,
+    reason = "what the gateway said last, beside the panic; what a test has seen"
 )]
 
 #[path = "../attack/mod.rs"]
 mod attack;
 mod client;
+mod deployments;
 mod doors;
 mod ends;
 mod gateway;
