@@ -219,8 +219,11 @@ impl World {
         assert_eq!(position.is_some(), Self::has_history(channel));
         let at = &mut self.shards[shard];
         let client = &mut at.clients[slot as usize];
+        // What is still in flight belongs to the subscription before, whose deltas had their base.
+        let before = client.subscriptions.get(&channel);
         let expectation = Expectation {
             not_after,
+            has_base: before.is_some_and(|before| before.has_base),
             ..Expectation::default()
         };
         client.subscriptions.insert(channel, expectation);
