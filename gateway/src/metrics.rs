@@ -225,7 +225,7 @@ impl Collector for ShardMetrics {
 /// A number of the engine: name, what it is, where it stands.
 type OfEngine = (&'static str, &'static str, fn(&EngineMetrics) -> &Number);
 
-const ENGINE_GAUGES: [OfEngine; 8] = [
+const ENGINE_GAUGES: [OfEngine; 10] = [
     (
         "flux_engine_channels",
         "Channels with listeners on this node",
@@ -260,13 +260,23 @@ const ENGINE_GAUGES: [OfEngine; 8] = [
         |m| &m.redis_in_flight,
     ),
     (
+        "flux_redis_recent_bytes",
+        "Bytes of recent publications remembered for recoveries",
+        |m| &m.redis_recent_bytes,
+    ),
+    (
+        "flux_redis_members",
+        "This node's clients that are present in channels, once for each",
+        |m| &m.redis_members,
+    ),
+    (
         "flux_redis_probe_microseconds",
         "Last probe through Redis and back",
         |m| &m.redis_probe_us,
     ),
 ];
 
-const ENGINE_COUNTERS: [OfEngine; 24] = [
+const ENGINE_COUNTERS: [OfEngine; 33] = [
     (
         "flux_engine_sequenced",
         "Messages given their place in a channel here",
@@ -339,6 +349,51 @@ const ENGINE_COUNTERS: [OfEngine; 24] = [
         "flux_redis_published",
         "Publications that Redis has confirmed",
         |m| &m.redis_published,
+    ),
+    (
+        "flux_redis_suppressed",
+        "Publications not published again: known idempotency key, no newer version",
+        |m| &m.redis_suppressed,
+    ),
+    (
+        "flux_redis_scripts_unknown",
+        "Times that Redis did not know a script",
+        |m| &m.redis_scripts_unknown,
+    ),
+    (
+        "flux_redis_reads",
+        "Reads of histories and comparisons of positions for subscribers",
+        |m| &m.redis_reads,
+    ),
+    (
+        "flux_redis_recovered_from_memory",
+        "Recoveries answered without a read",
+        |m| &m.redis_recovered_from_memory,
+    ),
+    (
+        "flux_redis_gaps",
+        "Gaps found in what channels with history have delivered",
+        |m| &m.redis_gaps,
+    ),
+    (
+        "flux_redis_filled",
+        "Publications delivered from a history as they had not arrived otherwise",
+        |m| &m.redis_filled,
+    ),
+    (
+        "flux_redis_insufficient",
+        "Channels with history whose subscribers were told that they missed something",
+        |m| &m.redis_insufficient,
+    ),
+    (
+        "flux_redis_presence_lost",
+        "Times that Redis had lost who is present, and was told again",
+        |m| &m.redis_presence_lost,
+    ),
+    (
+        "flux_redis_expelled",
+        "Members of dead nodes whose entries were found",
+        |m| &m.redis_expelled,
     ),
     (
         "flux_redis_refused",

@@ -101,6 +101,12 @@ pub struct EngineMetrics {
     pub redis_filled: Number,
     /// Channels with history whose subscribers were told that they missed something.
     pub redis_insufficient: Number,
+    /// Times that Redis had lost who is present, and was told again.
+    pub redis_presence_lost: Number,
+    /// Members of dead nodes whose entries were found and removed.
+    pub redis_expelled: Number,
+    /// This node's clients that are present in channels (a client counts once for each).
+    pub redis_members: Number,
     /// Bytes of recent publications remembered for recoveries.
     pub redis_recent_bytes: Number,
     /// Time of the last probe through Redis and back, in microseconds.

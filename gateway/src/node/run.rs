@@ -49,7 +49,12 @@ pub async fn run(mut node: Node, mut signals: Signals) -> io::Result<bool> {
     );
 
     let (stop_redis, redis_stopped) = oneshot::channel::<()>();
+    let nodes = node.registry.as_ref().map(flux_registry::Registry::watch);
     let redis = node.redis.take().map(|engine| {
+        let engine = match nodes {
+            Some(nodes) => engine.with_nodes(&node.config.id, nodes),
+            None => engine,
+        };
         tokio::spawn(engine.run(async {
             let _ = redis_stopped.await;
         }))

@@ -17,3 +17,4 @@ mod door;
 mod memory;
 mod redis;
 mod redis_history;
+mod redis_presence;

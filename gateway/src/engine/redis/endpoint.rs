@@ -19,6 +19,7 @@ use super::config::RedisConfig;
 use super::interest::Command;
 use super::keys::Keys;
 use super::link::{Answer, Link, LinkEvent, is_elsewhere};
+use super::present::Step;
 use super::publish::command;
 use super::questions::Question;
 use super::scripts::{Outcome, Scripts};
@@ -292,6 +293,16 @@ impl Endpoint {
         }
     }
 
+    /// Whether the server has room for another [`Self::take_step`].
+    pub(super) fn may_take_steps(&self) -> bool {
+        self.server.may_take_steps()
+    }
+
+    /// Something is to be done about who is present.
+    pub(super) fn take_step(&mut self, channel: Arc<str>, step: Step) {
+        self.server.take_step(channel, step);
+    }
+
     fn on_answers(&mut self, answers: &[Value], shards: &mut Shards) {
         let now = Instant::now();
         let batch = self.asked.pop_front().unwrap_or_default();
@@ -303,9 +314,16 @@ impl Endpoint {
             if code == Some("NOSCRIPT") {
                 shards.metrics.redis_scripts_unknown.add(1);
                 self.knows_scripts = false;
-                self.server.ask_again(question);
+                // A member that has gone meanwhile must not come back.
+                match question.member() {
+                    Some((channel, client)) => shards.present.again(channel, client),
+                    None => self.server.ask_again(question),
+                }
             } else if is_elsewhere(code) {
                 self.doubts = true;
+                if let Some((channel, client)) = question.member() {
+                    shards.present.again(channel, client);
+                }
                 self.server.misplaced(question, now, shards);
             } else {
                 self.server.answered(question, answer, now, shards);

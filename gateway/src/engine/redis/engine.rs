@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use flux_registry::Snapshot;
 use flux_runtime::control::Readiness;
 use flux_runtime::mailbox::{Waker, mailbox};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::super::outbox::Outbox;
@@ -30,6 +31,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 /// Requests that are looked at in one go.
 const REQUESTS_AT_ONCE: usize = 1_024;
+/// Changes of who is present that are passed on in one go.
+const STEPS_AT_ONCE: usize = 1_024;
 /// Topic of the readiness entry.
 const TOPIC: &str = "redis";
 
@@ -100,6 +103,14 @@ impl RedisEngine {
         &self.shards.metrics
     }
 
+    /// Who is present counts by what the registry says of the nodes: `nodes`, of which this one is
+    /// `node`. Without it this node's clients are present for its own readers only.
+    #[must_use]
+    pub fn with_nodes(mut self, node: &str, nodes: watch::Receiver<Arc<Snapshot>>) -> Self {
+        self.shards.present.follow(node, nodes);
+        self
+    }
+
     /// Runs until `shutdown` completes. Cancelling it closes the connections.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let mut shutdown = pin!(shutdown);
@@ -137,6 +148,7 @@ impl RedisEngine {
                 _ = ticks.tick() => self.on_tick(),
                 () = sleep(RETRY_INTERVAL), if !is_clear => {}
             }
+            self.take_steps();
             for endpoint in &mut self.endpoints {
                 endpoint.send(&self.shards);
             }
@@ -151,6 +163,23 @@ impl RedisEngine {
         self.follow.route(channel, self.endpoints.len())
     }
 
+    /// Tells the servers who is present, as far as they have room for it.
+    fn take_steps(&mut self) {
+        let now = Instant::now();
+        for _ in 0..STEPS_AT_ONCE {
+            if !self.endpoints.iter().all(Endpoint::may_take_steps) {
+                return;
+            }
+            let Some((channel, step)) = self.shards.present.next(now) else {
+                return;
+            };
+            let at = self.route(&channel);
+            if let Some(endpoint) = self.endpoints.get_mut(at) {
+                endpoint.take_step(channel, step);
+            }
+        }
+    }
+
     fn on_tick(&mut self) {
         let now = Instant::now();
         let passed = now.saturating_duration_since(self.last_tick);
@@ -162,6 +191,11 @@ impl RedisEngine {
         for endpoint in &mut self.endpoints {
             endpoint.tick(passed, TICK, &mut self.shards);
         }
+        let mut present = std::mem::take(&mut self.shards.present);
+        // Not all nodes at the same time.
+        let delay = || TICK.mul_f64(4.0 * fastrand::f64());
+        present.tick(now, delay, || self.shards.channels());
+        self.shards.present = present;
     }
 
     /// Says so when a server is away, which, and when all is well again.
@@ -188,6 +222,8 @@ impl RedisEngine {
         if self.announced.as_ref() != Some(&why) {
             self.readiness.set_degraded(TOPIC, why.clone());
             self.announced = Some(why);
+            // A server that was away may have lost who is present.
+            self.shards.present.rewrite();
         }
     }
 
@@ -200,6 +236,7 @@ impl RedisEngine {
             .set(sum(|e| e.server().subscriptions()));
         let is_up = self.endpoints.iter().all(|e| e.away().is_none());
         let recent = |e: &Endpoint| e.server().recent_bytes();
+        metrics.redis_members.set(self.shards.present.len() as u64);
         metrics.redis_recent_bytes.set(sum(recent));
         metrics.redis_up.set(is_up.into());
     }

@@ -8,17 +8,11 @@
 //! | history | stream `P.stream.C`, hash `P.meta.C` |
 //! | result of a publish by its idempotency key | `P.result.LENGTH.C.KEY` |
 //! | presence | hash `P.presence.C` |
-//! | channels in which a node has presence; that it is known here | `P.members.ID`, `P.written.ID` |
 //!
 //! No two things can have the same name, whatever a channel, a key or a node is called.
 //!
 //! In a cluster `C` stands in braces: all keys of a channel share a slot with its sharded pub/sub
 //! channel, so that one script may touch them all and one node serves them.
-
-#![expect(
-    dead_code,
-    reason = "the names of history and presence, which come next"
-)]
 
 use flux_registry::slot_of;
 
@@ -109,16 +103,6 @@ impl Keys {
     /// Who is in `channel`.
     pub(super) fn presence(&self, channel: &str) -> String {
         format!("{}.presence.{}", self.prefix, self.tag(channel))
-    }
-
-    /// The channels in which clients of `node` are.
-    pub(super) fn presence_of_node(&self, node: &str) -> String {
-        format!("{}.members.{node}", self.prefix)
-    }
-
-    /// Exists while this server holds what `node` has written about its clients.
-    pub(super) fn presence_written(&self, node: &str) -> String {
-        format!("{}.written.{node}", self.prefix)
     }
 
     /// The command that publishes.

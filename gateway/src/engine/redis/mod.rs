@@ -29,6 +29,7 @@ mod interest;
 mod keys;
 mod ledger;
 mod link;
+mod present;
 mod publish;
 mod questions;
 mod recent;

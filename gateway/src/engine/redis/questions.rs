@@ -8,16 +8,17 @@ use std::time::Duration;
 use flux_runtime::log::LogWriter;
 use redis::{Cmd, Value};
 
-use super::super::Event;
 use super::super::history::{HistoryPage, HistoryQuery, StoredPublication};
 use super::super::request::{Reply, ReplyTo};
+use super::super::{Event, Members, PresenceStats};
 use super::keys::Keys;
-use super::record::{self, Body};
+use super::present::{self, Dead, ENTRIES_TTL, Step};
+use super::record::{self, Body, ORIGIN_OF_NOBODY};
 use super::scripts::{LastSeen, Range, Scripts, stretch};
 use super::shards::Shards;
 use super::streams::Wanted;
-use crate::protocol::ErrorCode;
-use crate::pubsub::Epoch;
+use crate::protocol::{ClientId, ErrorCode};
+use crate::pubsub::{Epoch, MessageRef};
 
 pub(super) enum Question {
     /// A stretch of a channel's history, for its subscribers here.
@@ -32,13 +33,46 @@ pub(super) enum Question {
         channel: Arc<str>,
         reply: Reply<()>,
     },
+    Presence {
+        channel: Arc<str>,
+        reply: ReplyTo<Members>,
+    },
+    PresenceStats {
+        channel: Arc<str>,
+        reply: ReplyTo<PresenceStats>,
+    },
+    /// What is to be done about who is present.
+    Present(Arc<str>, Step),
+    /// A dead node's member is to be removed.
+    Expel(Arc<str>, Box<Dead>),
 }
 
 impl Question {
+    /// Whose entry it changes.
+    pub(super) fn member(&self) -> Option<(&Arc<str>, ClientId)> {
+        match self {
+            Question::Present(channel, Step::Enter(client, _) | Step::Exit(client)) => {
+                Some((channel, *client))
+            }
+            _ => None,
+        }
+    }
+
     /// It will not be answered.
     pub(super) fn refuse(self, why: ErrorCode, shards: &mut Shards) {
         match self {
-            Question::Read(_) => {}
+            // Members are written again after the next reconnection.
+            Question::Read(_) | Question::Present(..) | Question::Expel(..) => {}
+            Question::Presence { reply, .. } => {
+                shards.answer(reply, Err(why), |asker, result| Event::Presence {
+                    asker,
+                    result,
+                });
+            }
+            Question::PresenceStats { reply, .. } => {
+                let event = |asker, result| Event::PresenceStats { asker, result };
+                shards.answer(reply, Err(why), event);
+            }
             Question::History { reply, .. } => {
                 shards.answer(reply, Err(why), |asker, result| Event::History {
                     asker,
@@ -81,9 +115,44 @@ impl Question {
                 meta_ttl,
                 ..
             } => read(channel, &range_of(query), None, *meta_ttl),
+            Question::Presence { channel, .. }
+            | Question::PresenceStats { channel, .. }
+            | Question::Present(channel, Step::Clean) => {
+                let mut command = redis::cmd("HGETALL");
+                command.arg(keys.presence(channel));
+                command
+            }
+            Question::Present(channel, Step::Enter(client, entry)) => {
+                let mut call = scripts.enter.call(is_known);
+                call.arg(1)
+                    .arg(keys.presence(channel))
+                    .arg(client.to_string());
+                call.arg(&entry[..]).arg(milliseconds(ENTRIES_TTL));
+                call
+            }
+            Question::Present(channel, Step::Exit(client)) => {
+                let mut command = redis::cmd("HDEL");
+                command.arg(keys.presence(channel)).arg(client.to_string());
+                command
+            }
+            Question::Present(channel, Step::Check(client)) => {
+                let mut command = redis::cmd("HEXISTS");
+                command.arg(keys.presence(channel)).arg(client.to_string());
+                command
+            }
+            Question::Expel(channel, dead) => {
+                let mut leave = Vec::new();
+                let body = Body::Message(MessageRef::Leave(dead.info.as_ref()));
+                record::encode(&mut leave, ORIGIN_OF_NOBODY, 0, body);
+                let mut call = scripts.expel.call(is_known);
+                call.arg(1).arg(keys.presence(channel)).arg(&dead.field[..]);
+                call.arg(&dead.value[..]).arg(leave);
+                call.arg(keys.channel(channel)).arg(keys.publish_command());
+                call
+            }
             Question::Remove { channel, .. } => {
                 let mut removed = Vec::new();
-                record::encode(&mut removed, 0, 0, Body::Removed);
+                record::encode(&mut removed, ORIGIN_OF_NOBODY, 0, Body::Removed);
                 let mut call = scripts.remove.call(is_known);
                 call.arg(1).arg(keys.stream(channel)).arg(removed);
                 call.arg(keys.channel(channel)).arg(keys.publish_command());
@@ -130,9 +199,32 @@ pub(super) fn answer(question: Question, answer: &Value, shards: &mut Shards) {
         Question::Remove { reply, .. } => {
             let _ = reply.send(Ok(()));
         }
+        Question::Presence { channel, reply } => {
+            let members = members(&channel, answer, shards);
+            shards.answer(reply, Ok(members), |asker, result| Event::Presence {
+                asker,
+                result,
+            });
+        }
+        Question::PresenceStats { channel, reply } => {
+            let stats = present::stats(&members(&channel, answer, shards));
+            let event = |asker, result| Event::PresenceStats { asker, result };
+            shards.answer(reply, Ok(stats), event);
+        }
+        Question::Present(_, Step::Check(_)) if *answer == Value::Int(0) => {
+            shards.metrics.redis_presence_lost.add(1);
+            shards.present.rewrite();
+        }
+        Question::Present(..) | Question::Expel(..) => {}
         // The streams' own.
         Question::Read(_) => {}
     }
+}
+
+fn members(channel: &str, answer: &Value, shards: &Shards) -> Members {
+    let (members, rejected) = shards.present.members(channel, answer);
+    shards.metrics.rejected_content.add(rejected);
+    members
 }
 
 fn page(query: &HistoryQuery, answer: &Value, shards: &Shards) -> Result<HistoryPage, ErrorCode> {

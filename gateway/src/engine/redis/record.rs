@@ -30,6 +30,8 @@ use crate::pubsub::{Epoch, MessageRef, StreamPosition};
 const MAGIC: &[u8; 4] = b"FLX1";
 /// What an envelope begins with; the script that makes them knows it.
 pub(super) const ENVELOPE_MAGIC: &[u8; 4] = b"FLX2";
+/// Origin of what no process has published: it has no sequence.
+pub(super) const ORIGIN_OF_NOBODY: u64 = 0;
 const HEADER_LEN: usize = 22;
 const HAS_INFO: u8 = 1;
 const HAS_TAGS: u8 = 2;

@@ -6,6 +6,8 @@
 //! | `PUBLISH_ONCE`: one without history that has an idempotency key | result | what happened |
 //! | `READ`: a stretch of a channel's history | stream, meta | epoch, newest offset, entries |
 //! | `REMOVE`: forgets the publications, not the position | stream | nothing of interest |
+//! | `ENTER`: somebody is present | presence | nothing of interest |
+//! | `EXPEL`: a dead node's member is not | presence | nothing of interest |
 //!
 //! Invariants
 //! - The meta hash holds epoch `e`, newest offset `s`, version `v` and its epoch `ve`. Where it has
@@ -64,6 +66,8 @@ pub(super) struct Scripts {
     pub(super) publish_once: Script,
     pub(super) read: Script,
     pub(super) remove: Script,
+    pub(super) enter: Script,
+    pub(super) expel: Script,
 }
 
 impl Scripts {
@@ -73,11 +77,21 @@ impl Scripts {
             publish_once: Script::new(PUBLISH_ONCE),
             read: Script::new(READ),
             remove: Script::new(REMOVE),
+            enter: Script::new(ENTER),
+            expel: Script::new(EXPEL),
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 4] {
-        [&self.append, &self.publish_once, &self.read, &self.remove]
+    pub(super) fn all(&self) -> [&Script; 6] {
+        let Self {
+            append,
+            publish_once,
+            read,
+            remove,
+            enter,
+            expel,
+        } = self;
+        [append, publish_once, read, remove, enter, expel]
     }
 }
 
@@ -179,6 +193,22 @@ return {epoch, top, entries}
 const REMOVE: &str = r"
 redis.call('DEL', KEYS[1])
 redis.call(ARGV[3], ARGV[2], ARGV[1])
+return {1}
+";
+
+/// ARGV: 1 client, 2 entry, 3 ttl (ms).
+const ENTER: &str = r"
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return {1}
+";
+
+/// ARGV: 1 client, 2 entry as it was read, 3 leave record, 4 pub/sub channel, 5 command to publish
+/// with.
+const EXPEL: &str = r"
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return {2} end
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call(ARGV[5], ARGV[4], ARGV[3])
 return {1}
 ";
 

@@ -28,12 +28,12 @@ use hashbrown::HashMap;
 
 use redis::Value;
 
-use super::super::Event;
 use super::super::request::{Conditions, Request};
 use super::interest::{Command, Interest, Released};
 use super::ledger::{Append, Content, Echo, Ledger, LedgerFull, Once, Publisher};
+use super::present::Step;
 use super::questions::{self, Question};
-use super::record::{self, Body, Mark, Record, Rejected};
+use super::record::{self, Body, Mark, ORIGIN_OF_NOBODY, Record, Rejected};
 use super::scripts::{Outcome, stretch};
 use super::shards::Shards;
 use super::streams::{Pushed, Stream, Streams};
@@ -197,20 +197,13 @@ impl Server {
             Request::RemoveHistory { channel, reply } => {
                 self.ask(Question::Remove { channel, reply }, shards);
             }
-            Request::Enter { .. } | Request::Exit { .. } => {}
-            Request::Presence { reply, .. } => {
-                let result = Err(ErrorCode::NotAvailable);
-                shards.answer(reply, result, |asker, result| Event::Presence {
-                    asker,
-                    result,
-                });
+            Request::Enter { channel, info } => shards.present.enter(&channel, *info),
+            Request::Exit { channel, client } => shards.present.exit(&channel, client),
+            Request::Presence { channel, reply } => {
+                self.ask(Question::Presence { channel, reply }, shards);
             }
-            Request::PresenceStats { reply, .. } => {
-                let result = Err(ErrorCode::NotAvailable);
-                shards.answer(reply, result, |asker, result| Event::PresenceStats {
-                    asker,
-                    result,
-                });
+            Request::PresenceStats { channel, reply } => {
+                self.ask(Question::PresenceStats { channel, reply }, shards);
             }
             Request::Channels { reply } => {
                 let _ = reply.send(Ok(shards.channels()));
@@ -264,6 +257,19 @@ impl Server {
             question.refuse(ErrorCode::TooManyRequests, shards);
         } else {
             self.questions.push_back(question);
+        }
+    }
+
+    /// Does something about who is present; nothing while there is no connection, after which all is
+    /// written again. False when there is no room.
+    pub(super) fn may_take_steps(&self) -> bool {
+        self.questions.len() < REDIS_QUESTIONS_MAX / 2
+    }
+
+    /// See [`Self::may_take_steps`].
+    pub(super) fn take_step(&mut self, channel: Arc<str>, step: Step) {
+        if self.phase != Phase::Away {
+            self.questions.push_back(Question::Present(channel, step));
         }
     }
 
@@ -325,6 +331,13 @@ impl Server {
                     self.refused_question(Question::Read(wanted), now, shards);
                 }
             },
+            Question::Present(channel, Step::Clean) => {
+                for dead in shards.present.dead(answer) {
+                    shards.metrics.redis_expelled.add(1);
+                    let expel = Question::Expel(Arc::clone(&channel), Box::new(dead));
+                    self.questions.push_back(expel);
+                }
+            }
             other => questions::answer(other, answer, shards),
         }
     }
@@ -537,6 +550,13 @@ impl Server {
             _ => {}
         }
         let metrics = &shards.metrics;
+        if let (ORIGIN_OF_NOBODY, Body::Message(message @ MessageRef::Leave(_)), Some(channel)) =
+            (record.origin, record.body, channel)
+        {
+            metrics.redis_received.add(1);
+            self.sequence(channel, message, None, shards);
+            return false;
+        }
         match (record, channel) {
             (
                 Record {

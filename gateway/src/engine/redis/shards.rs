@@ -8,6 +8,7 @@ use super::super::request::{Mail, ReplyTo};
 use super::super::{Asker, EngineMetrics, Event};
 use super::interest::Waiter;
 use super::ledger::Publisher;
+use super::present::Present;
 use crate::protocol::ErrorCode;
 use crate::pubsub::{
     ChannelKey, Interest, MessageRef, Sequencer, ShardIndex, StreamPosition, Variant,
@@ -16,6 +17,7 @@ use crate::pubsub::{
 pub(super) struct Shards {
     sequencer: Sequencer,
     outboxes: Vec<Outbox>,
+    pub(super) present: Present,
     pub(super) metrics: Arc<EngineMetrics>,
 }
 
@@ -24,6 +26,7 @@ impl Shards {
         Self {
             sequencer: Sequencer::new(),
             outboxes,
+            present: Present::default(),
             metrics,
         }
     }

@@ -1,0 +1,348 @@
+//! Who is present: this node's own members, which it writes to Redis and writes again whenever they
+//! may be missing there, and which entries of other nodes count. No I/O.
+//!
+//! An entry names its node and that node's generation in the registry. It counts while the registry
+//! holds this generation alive; when the registry declares it dead, its members are gone for all
+//! readers at once, and living nodes remove the entries. Only who has really removed one says so to
+//! the channel (`EXPEL` in `scripts`).
+//!
+//! Invariants
+//! - Redis is told of each change in the end: what could not be sent is written after the next
+//!   reconnection, and everything again every `REWRITE_INTERVAL` (an entry nobody renews expires).
+//! - Nothing is written before the own generation is known.
+//! - An entry is removed only when its generation was seen alive and is not any more, or when the
+//!   registry holds a later one of the same node.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flux_registry::Snapshot;
+use foldhash::fast::RandomState;
+use hashbrown::{HashMap, HashSet};
+use redis::Value;
+use tokio::sync::watch;
+
+use super::super::{Members, PresenceStats};
+use super::record::{Rejected, client_info, put_info};
+use super::scripts::bytes;
+use crate::protocol::ClientId;
+use crate::pubsub::OwnedClientInfo;
+
+const MAGIC: &[u8; 4] = b"FLP1";
+/// All members are written again this often.
+const REWRITE_INTERVAL: Duration = Duration::from_secs(20 * 60);
+/// How long the entries of a channel outlive the last write to it.
+pub(super) const ENTRIES_TTL: Duration = Duration::from_secs(3_600);
+/// How often Redis is asked whether it still has a member.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Dead generations that are remembered; beyond it all are forgotten, and readers go on ignoring them.
+const DEAD_MAX: usize = 4_096;
+
+/// What is to be done in Redis about one channel.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The member's entry.
+    Enter(ClientId, Vec<u8>),
+    Exit(ClientId),
+    /// Whether the member is there.
+    Check(ClientId),
+    /// Entries of dead nodes are to be found and removed.
+    Clean,
+}
+
+/// An entry of a dead node.
+pub(super) struct Dead {
+    pub(super) field: Vec<u8>,
+    pub(super) value: Vec<u8>,
+    pub(super) info: OwnedClientInfo,
+}
+
+#[derive(Default)]
+pub(super) struct Present {
+    node: String,
+    nodes: Option<watch::Receiver<Arc<Snapshot>>>,
+    /// Generations that the registry holds alive; none before it was read.
+    live: Option<HashMap<String, u64, RandomState>>,
+    dead: HashMap<String, u64, RandomState>,
+    /// 0 while it is not known.
+    generation: u64,
+    own: HashMap<Arc<str>, HashMap<ClientId, OwnedClientInfo, RandomState>, RandomState>,
+    /// Members whose entries may have to change.
+    changed: VecDeque<(Arc<str>, ClientId)>,
+    is_listed: HashSet<(Arc<str>, ClientId), RandomState>,
+    /// Channels to be cleaned, from this time on.
+    to_clean: VecDeque<(Instant, Arc<str>)>,
+    written_at: Option<Instant>,
+    checked_at: Option<Instant>,
+}
+
+impl Present {
+    /// Entries are written as those of `node`, and count by what `nodes` says.
+    pub(super) fn follow(&mut self, node: &str, nodes: watch::Receiver<Arc<Snapshot>>) {
+        self.node = node.to_owned();
+        self.nodes = Some(nodes);
+    }
+
+    pub(super) fn enter(&mut self, channel: &Arc<str>, info: OwnedClientInfo) {
+        let client = info.client;
+        self.own
+            .entry(Arc::clone(channel))
+            .or_default()
+            .insert(client, info);
+        self.list(channel, client);
+    }
+
+    pub(super) fn exit(&mut self, channel: &Arc<str>, client: ClientId) {
+        let Some(members) = self.own.get_mut(channel) else {
+            return;
+        };
+        if members.remove(&client).is_some() {
+            if members.is_empty() {
+                self.own.remove(channel);
+            }
+            self.list(channel, client);
+        }
+    }
+
+    /// The member's entry was not changed as it should have been.
+    pub(super) fn again(&mut self, channel: &Arc<str>, client: ClientId) {
+        self.list(channel, client);
+    }
+
+    /// Redis may have lost what was written: all of it is written again.
+    pub(super) fn rewrite(&mut self) {
+        let all: Vec<_> = self
+            .own
+            .iter()
+            .flat_map(|(channel, members)| {
+                members.keys().map(|client| (Arc::clone(channel), *client))
+            })
+            .collect();
+        for (channel, client) in all {
+            self.list(&channel, client);
+        }
+    }
+
+    /// Time has passed. `listened` gives the channels that somebody here listens to.
+    pub(super) fn tick(
+        &mut self,
+        now: Instant,
+        delay: impl FnOnce() -> Duration,
+        listened: impl FnOnce() -> Vec<Arc<str>>,
+    ) {
+        let is_due = |at: Option<Instant>, every: Duration| {
+            at.is_none_or(|at| now.saturating_duration_since(at) >= every)
+        };
+        if is_due(self.written_at, REWRITE_INTERVAL) {
+            self.written_at = Some(now);
+            self.rewrite();
+        }
+        let Some(nodes) = &mut self.nodes else { return };
+        if !nodes.has_changed().unwrap_or(false) && self.live.is_some() {
+            return;
+        }
+        let snapshot = Arc::clone(&nodes.borrow_and_update());
+        if snapshot.read_at.is_none() {
+            return;
+        }
+        let live: HashMap<String, u64, RandomState> = snapshot
+            .nodes
+            .iter()
+            .filter(|(_, view)| view.fresh || view.held)
+            .map(|(id, view)| (id.clone(), view.record.generation))
+            .collect();
+        let before = self.live.replace(live).unwrap_or_default();
+        let mut has_died = false;
+        for (id, generation) in before {
+            let now_there = self.live.as_ref().and_then(|live| live.get(&id));
+            if now_there != Some(&generation) {
+                if self.dead.len() >= DEAD_MAX {
+                    self.dead.clear();
+                }
+                self.dead.insert(id, generation);
+                has_died = true;
+            }
+        }
+        let own = self
+            .live
+            .as_ref()
+            .and_then(|live| live.get(&self.node))
+            .copied();
+        let was_there = self.dead.contains_key(&self.node);
+        if let Some(own) = own
+            && (own != self.generation || was_there)
+        {
+            // Others have taken the earlier one, or this one while it was away, for dead.
+            self.generation = own;
+            self.dead.remove(&self.node);
+            self.rewrite();
+        }
+        if has_died {
+            let at = now + delay();
+            let mut channels = listened();
+            channels.extend(self.own.keys().cloned());
+            channels.sort_unstable();
+            channels.dedup();
+            self.to_clean.clear();
+            self.to_clean
+                .extend(channels.into_iter().map(|channel| (at, channel)));
+        }
+    }
+
+    /// What is to be done next.
+    pub(super) fn next(&mut self, now: Instant) -> Option<(Arc<str>, Step)> {
+        if self.generation == 0 {
+            return None;
+        }
+        if let Some((channel, client)) = self.changed.pop_front() {
+            let listed = (channel, client);
+            self.is_listed.remove(&listed);
+            let channel = listed.0;
+            let step = match self
+                .own
+                .get(&channel)
+                .and_then(|members| members.get(&client))
+            {
+                Some(info) => Step::Enter(client, self.entry(info)),
+                None => Step::Exit(client),
+            };
+            return Some((channel, step));
+        }
+        let is_due = |at: Instant| now.saturating_duration_since(at) >= CHECK_INTERVAL;
+        if self.checked_at.is_none_or(is_due)
+            && let Some((channel, members)) = self.own.iter().next()
+            && let Some(client) = members.keys().next()
+        {
+            self.checked_at = Some(now);
+            return Some((Arc::clone(channel), Step::Check(*client)));
+        }
+        match self.to_clean.front() {
+            Some((at, _)) if *at <= now => {
+                let (_, channel) = self.to_clean.pop_front()?;
+                Some((channel, Step::Clean))
+            }
+            _ => None,
+        }
+    }
+
+    /// The members of `channel`: this node's own, and those of the others that count among what
+    /// Redis has answered. Hands out how many entries were refused.
+    pub(super) fn members(&self, channel: &str, answer: &Value) -> (Members, u64) {
+        let own = self
+            .own
+            .get(channel)
+            .into_iter()
+            .flat_map(|members| members.values().cloned());
+        let mut rejected = 0;
+        let mut all: Vec<OwnedClientInfo> = own.collect();
+        for (_, value) in fields(answer) {
+            match entry(value) {
+                Ok((node, generation, info)) => {
+                    let is_alive = match &self.live {
+                        Some(live) => live.get(node) == Some(&generation),
+                        None => true,
+                    };
+                    if node != self.node && is_alive {
+                        all.push(info);
+                    }
+                }
+                Err(_) => rejected += 1,
+            }
+        }
+        (all.into(), rejected)
+    }
+
+    /// The entries of dead nodes among what Redis has answered.
+    pub(super) fn dead(&self, answer: &Value) -> Vec<Dead> {
+        fields(answer)
+            .filter_map(|(field, value)| {
+                let (node, generation, info) = entry(value).ok()?;
+                let is_dead = self.dead.get(node).is_some_and(|dead| generation <= *dead);
+                let live = self.live.as_ref().and_then(|live| live.get(node));
+                let is_superseded = live.is_some_and(|live| *live > generation);
+                let is_live = live == Some(&generation);
+                (!is_live && (is_dead || is_superseded)).then(|| Dead {
+                    field: field.to_vec(),
+                    value: value.to_vec(),
+                    info,
+                })
+            })
+            .collect()
+    }
+
+    /// How many of this node's clients are present somewhere.
+    pub(super) fn len(&self) -> usize {
+        self.own.values().map(HashMap::len).sum()
+    }
+
+    fn list(&mut self, channel: &Arc<str>, client: ClientId) {
+        if self.is_listed.insert((Arc::clone(channel), client)) {
+            self.changed.push_back((Arc::clone(channel), client));
+        }
+    }
+
+    fn entry(&self, info: &OwnedClientInfo) -> Vec<u8> {
+        let mut entry = MAGIC.to_vec();
+        // The registry's limit for ids is far below.
+        let node = &self.node.as_bytes()[..self.node.len().min(usize::from(u8::MAX))];
+        entry.push(node.len() as u8);
+        entry.extend_from_slice(node);
+        entry.extend_from_slice(&self.generation.to_be_bytes());
+        put_info(&mut entry, info.as_ref());
+        entry
+    }
+}
+
+pub(super) fn stats(members: &Members) -> PresenceStats {
+    let users: HashSet<&str, RandomState> = members.iter().map(|info| &*info.user).collect();
+    PresenceStats {
+        clients: members.len() as u64,
+        users: users.len() as u64,
+    }
+}
+
+/// Fields and values of a hash, in either form that Redis may give it.
+fn fields(answer: &Value) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let (pairs, flat) = match answer {
+        Value::Map(pairs) => (&pairs[..], &[][..]),
+        Value::Array(flat) => (&[][..], &flat[..]),
+        _ => (&[][..], &[][..]),
+    };
+    let pairs = pairs.iter().map(|(field, value)| (field, value));
+    let flat = flat.chunks_exact(2).map(|pair| (&pair[0], &pair[1]));
+    pairs
+        .chain(flat)
+        .filter_map(|(field, value)| Some((bytes(field)?, bytes(value)?)))
+}
+
+/// An entry, taken apart: node, its generation, the client.
+fn entry(value: &[u8]) -> Result<(&str, u64, OwnedClientInfo), Rejected> {
+    let rest = value.strip_prefix(MAGIC).ok_or(Rejected::Format)?;
+    let (len, rest) = rest.split_first().ok_or(Rejected::Content)?;
+    let (node, rest) = rest
+        .split_at_checked(usize::from(*len))
+        .ok_or(Rejected::Content)?;
+    let node = std::str::from_utf8(node).map_err(|_| Rejected::Content)?;
+    let (generation, rest) = rest.split_first_chunk().ok_or(Rejected::Content)?;
+    match client_info(rest)? {
+        (info, b"") => Ok((node, u64::from_be_bytes(*generation), info.into())),
+        _ => Err(Rejected::Content),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_entry_makes_it_panic(rest: Vec<u8>) {
+            let mut bytes = MAGIC.to_vec();
+            bytes.extend_from_slice(&rest);
+            let _ = entry(&bytes);
+        }
+    }
+}
