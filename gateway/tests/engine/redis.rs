@@ -300,6 +300,15 @@ fn a_redis_that_stands_still_is_found_and_nothing_under_way_is_lost_or_doubled()
     println!("{} came back late", node.metrics.redis_late_echoes.get());
 }
 
+/// Ends threads that look at it, also when the test fails.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn a_subscriber_connection_that_dies_alone_is_replaced() {
     let Some(server) = RedisServer::start() else {
@@ -310,6 +319,7 @@ fn a_subscriber_connection_that_dies_alone_is_replaced() {
     shard.subscribed(1, "room");
     let stop = AtomicBool::new(false);
     let sent = std::thread::scope(|scope| {
+        let _ending = Ending(&stop);
         let sender = scope.spawn(|| {
             let mut sent = 0u64;
             while !stop.load(Ordering::SeqCst) {

@@ -426,6 +426,8 @@ impl Endpoint {
             self.server.unanswered(question, shards);
         }
         self.server.lost(Instant::now(), shards);
+        // First, so that whoever sees the loss does not find everything up.
+        shards.metrics.redis_up.set(0);
         shards.metrics.redis_lost.add(1);
         tracing::warn!(server = %self.name, why, "Redis is lost; publications stay on this node");
         self.away = Some(why.to_owned());
