@@ -15,6 +15,7 @@ fn start(id: &str, redis: &str) -> Gateway {
         "allow_subscribe_for_client": true, "allow_subscribe_for_anonymous": true,
         "allow_publish_for_client": true, "allow_publish_for_anonymous": true,
         "history_size": 100_000, "history_ttl": "600s", "force_recovery": true,
+        "presence": true, "allow_presence_for_subscriber": true, "allow_presence_for_anonymous": true,
     });
     let settings =
         json!({ "id": id, "redis": redis, "channel": { "without_namespace": channels } });
@@ -69,6 +70,12 @@ fn survives(redis: &str, happen: impl FnOnce()) {
         let sent = writing.join().expect("the writer ends well");
         result.expect("it happens");
         sent
+    });
+    let mut asker = connected(&gateways[1]);
+    asker.ask(&json!({ "subscribe": { "channel": "room" } }));
+    until("all three present, as every node is told", || {
+        let reply = asker.ask(&json!({ "presence_stats": { "channel": "room" } }));
+        (reply["presence_stats"]["num_clients"] == 3).then_some(())
     });
     for mut reader in readers {
         let mut next = 0;
