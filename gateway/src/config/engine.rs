@@ -165,6 +165,7 @@ impl Config {
                     let file = &self.redis_ca_file;
                     format!("config key `redis_ca_file`: {file} cannot be read: {error}; name a file of PEM certificates")
                 })?;
+                settings.sentinel_tls.ca_pem = Some(pem.clone());
                 settings.tls.ca_pem = Some(pem);
             }
             settings
