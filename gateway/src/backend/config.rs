@@ -8,6 +8,7 @@ use reqwest::header::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use crate::authority::{Named, Switched};
+use crate::session::Naming;
 use crate::token::Secret;
 
 /// The name by which a channel option or RPC namespace refers to the event's own proxy.
@@ -190,6 +191,8 @@ pub struct BackendConfig {
     pub without_namespace: ChannelRoute,
     /// Of `channel.namespaces`, by name.
     pub namespaces: BTreeMap<String, ChannelRoute>,
+    /// How a channel's name begins with its namespace.
+    pub naming: Naming,
 }
 
 impl Default for ProxyConfig {

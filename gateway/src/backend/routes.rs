@@ -6,11 +6,10 @@ use std::sync::Arc;
 use super::{BackendConfig, DEFAULT_PROXY, Endpoint, ProxyConfig};
 use crate::authority::{Named, NoticeKind, QuestionKind, Switched, Wanted};
 use crate::protocol::ErrorCode;
+use crate::session::Naming;
 
-/// Stands before the namespace of a private channel.
-const PRIVATE_PREFIX: char = '$';
-/// Ends the namespace of a channel or method.
-const NAMESPACE_BOUNDARY: char = ':';
+/// Ends the namespace of a method.
+const METHOD_BOUNDARY: char = ':';
 
 type One = Option<Arc<Endpoint>>;
 
@@ -24,6 +23,7 @@ pub struct Routes {
     unsubscribed: One,
     without_namespace: OfChannels,
     namespaces: BTreeMap<String, OfChannels>,
+    naming: Naming,
     rpc: One,
     rpc_namespaces: BTreeMap<String, One>,
     all: Vec<Arc<Endpoint>>,
@@ -120,6 +120,7 @@ impl Routes {
             unsubscribed: maker.switched("client.proxy.unsubscribed", &events.unsubscribed)?,
             without_namespace: maker.of_channels(&config.without_namespace)?,
             namespaces: BTreeMap::new(),
+            naming: config.naming.clone(),
             rpc: maker.named(rpc(&config.rpc.without_namespace).as_deref(), own_rpc)?,
             rpc_namespaces: BTreeMap::new(),
             all: Vec::new(),
@@ -159,7 +160,7 @@ impl Routes {
             QuestionKind::SubRefresh { channel, .. } => {
                 (&self.of(channel)?.sub_refresh, ErrorCode::NotAvailable)
             }
-            QuestionKind::Rpc { method, .. } => match method.split_once(NAMESPACE_BOUNDARY) {
+            QuestionKind::Rpc { method, .. } => match method.split_once(METHOD_BOUNDARY) {
                 None => (&self.rpc, ErrorCode::NotAvailable),
                 Some((name, _)) => {
                     let one = self.rpc_namespaces.get(name);
@@ -174,10 +175,9 @@ impl Routes {
     }
 
     fn of(&self, channel: &str) -> Result<&OfChannels, ErrorCode> {
-        let name = channel.strip_prefix(PRIVATE_PREFIX).unwrap_or(channel);
-        match name.split_once(NAMESPACE_BOUNDARY) {
+        match self.naming.namespace(channel) {
             None => Ok(&self.without_namespace),
-            Some((name, _)) => self.namespaces.get(name).ok_or(ErrorCode::UnknownChannel),
+            Some(name) => self.namespaces.get(name).ok_or(ErrorCode::UnknownChannel),
         }
     }
 

@@ -31,7 +31,7 @@ use flux_runtime::config::{ConfigError, Loaded};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::authority::Named;
+use crate::authority::{AuthorityConfig, Named};
 use crate::backend::{BackendConfig, ChannelRoute, DEFAULT_PROXY, ProxyConfig, RpcConfig};
 use crate::limits::SessionLimits;
 use crate::session::{ChannelOptions, ChannelRules, Naming};
@@ -241,13 +241,29 @@ impl Config {
         ChannelRules {
             without_namespace: channel.without_namespace.clone(),
             namespaces: channel.namespaces.clone(),
-            naming: Naming {
-                private_prefix: channel.private_prefix.clone(),
-                namespace_boundary: channel.namespace_boundary.clone(),
-                user_boundary: channel.user_boundary.clone(),
-                user_separator: channel.user_separator.clone(),
-            },
+            naming: self.naming(),
             history_meta_ttl: channel.history_meta_ttl,
+        }
+    }
+
+    fn naming(&self) -> Naming {
+        let channel = &self.channel;
+        Naming {
+            private_prefix: channel.private_prefix.clone(),
+            namespace_boundary: channel.namespace_boundary.clone(),
+            user_boundary: channel.user_boundary.clone(),
+            user_separator: channel.user_separator.clone(),
+        }
+    }
+
+    /// Who decides what clients may do.
+    #[must_use]
+    pub fn authority(&self) -> AuthorityConfig {
+        AuthorityConfig {
+            token: self.client.token.clone(),
+            subscription_token: self.client.subscription_token.clone(),
+            allow_anonymous: self.lets_anonymous_in(),
+            backend: self.backend(),
         }
     }
 
@@ -282,6 +298,7 @@ impl Config {
             namespaces: namespaces
                 .map(|namespace| (namespace.name.clone(), route(&namespace.options)))
                 .collect(),
+            naming: self.naming(),
         }
     }
 

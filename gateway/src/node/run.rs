@@ -13,7 +13,7 @@ use crate::api::metrics::ApiCollector;
 use crate::bus::BusCollector;
 use crate::drain::{Drain, Orders, Phase};
 use crate::membership::{self, Fenced, Identity, Membership};
-use crate::metrics::{EngineCollector, ShardMetrics};
+use crate::metrics::{AuthorityCollector, EngineCollector, ShardMetrics};
 use crate::shard::Order;
 
 use super::Node;
@@ -60,8 +60,12 @@ pub async fn run(mut node: Node, mut signals: Signals) -> io::Result<bool> {
         }))
     });
 
-    // Nobody answers yet: sessions ask nothing.
-    drop(node.authority.take());
+    let (stop_authority, authority_stopped) = oneshot::channel::<()>();
+    let authority = node.authority.take().map(|authority| {
+        tokio::spawn(authority.run(async {
+            let _ = authority_stopped.await;
+        }))
+    });
 
     let times = crate::drain::DrainTimes::new(Duration::from_secs(node.config.drain_seconds))
         .map_err(io::Error::other)?;
@@ -122,6 +126,11 @@ pub async fn run(mut node: Node, mut signals: Signals) -> io::Result<bool> {
     let is_well = !life.has_failed;
     let Node { shards, orders, .. } = node;
     let all_ended = super::stop::stop(shards, &orders, SHARDS_END_MAX).await;
+    // After the shards: their last notices tell the backend of the clients that have gone.
+    let _ = stop_authority.send(());
+    if let Some(Err(error)) = async { Some(authority?.await) }.await {
+        tracing::error!(%error, "the authority did not end well");
+    }
     tracing::info!("stopped");
     Ok(is_well && all_ended)
 }
@@ -159,6 +168,11 @@ fn admin(node: &Node, services: &Services) -> Admin {
     metrics.register_collector(Box::new(EngineCollector::new(node.engine_metrics.clone())));
     metrics.register_collector(Box::new(ApiCollector(Arc::clone(&services.api_metrics))));
     metrics.register_collector(Box::new(BusCollector(Arc::clone(services.bus.metrics()))));
+    if let Some(authority) = &node.authority {
+        let endpoints = authority.endpoints().to_vec();
+        let collector = AuthorityCollector::new(authority.metrics(), endpoints);
+        metrics.register_collector(Box::new(collector));
+    }
     let status = Arc::clone(&node.status);
     Admin {
         readiness: node.readiness.clone(),

@@ -12,7 +12,7 @@ use flux_runtime::mailbox::{Sender, wake_pair};
 use flux_runtime::ring::RingConfig;
 use flux_runtime::shard::{self as runtime_shard, ShardError, ShardSpec, ShardThread};
 
-use crate::authority::{self, Answered, Inbox, Wanted};
+use crate::authority::{self, Authority};
 use crate::config::{Config, StreamConfig};
 use crate::engine::redis::{RedisConfig, RedisConfigError, RedisEngine};
 use crate::engine::{Engine, EngineHandle, EngineMetrics};
@@ -92,8 +92,8 @@ pub struct Node {
     pub(super) admin: TcpListener,
     pub(super) shards: Vec<ShardThread>,
     pub(super) orders: Vec<Sender<Order>>,
-    /// What sessions ask, and the way of the answers to each shard.
-    pub(super) authority: Option<(Inbox, Vec<Sender<Answered>>)>,
+    /// Answers what sessions ask; to be run by the control plane.
+    pub(super) authority: Option<Authority>,
     /// Requests on the client port that the control plane answers.
     pub(super) plain: Option<PlainRequests>,
     pub(super) shared: Arc<Shared>,
@@ -137,7 +137,7 @@ impl Node {
             wakers.push(waker);
             sources.push(source);
         }
-        let (door, authority) = authority::door(wanted(&config));
+        let (door, inbox) = authority::door(config.backend().wanted());
         let (control, shard_links, shards_end) = shard::links(&wakers, door);
 
         let counters: Vec<Arc<Counters>> = (0..shard_count).map(|_| Arc::default()).collect();
@@ -185,6 +185,8 @@ impl Node {
             answers,
             plain,
         } = shards_end;
+        let authority =
+            Authority::new(&config.authority(), inbox, answers).map_err(StartError::Config)?;
         let places = cpus.placement(shard_count);
         let parts = sources
             .into_iter()
@@ -230,7 +232,7 @@ impl Node {
             admin,
             shards,
             orders,
-            authority: Some((authority, answers)),
+            authority: Some(authority),
             plain: Some(plain),
             shared,
             status,
@@ -323,19 +325,8 @@ fn session_config(config: &Config) -> SessionConfig {
                 .map(|namespace| (namespace.name.clone(), namespace.options.proxy_enabled))
                 .collect(),
         },
-        notices: wanted(config),
+        notices: config.backend().wanted(),
         channels: config.channel_rules(),
         limits: config.session_limits(),
-    }
-}
-
-/// What the backend is told without being asked.
-fn wanted(config: &Config) -> Wanted {
-    let proxy = &config.client.proxy;
-    Wanted {
-        connected: proxy.connected.enabled,
-        disconnected: proxy.disconnected.enabled,
-        subscribed: proxy.subscribed.enabled,
-        unsubscribed: proxy.unsubscribed.enabled,
     }
 }

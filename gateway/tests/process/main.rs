@@ -10,6 +10,7 @@
 mod attack;
 mod client;
 mod deployments;
+mod credentials;
 mod doors;
 mod ends;
 mod gateway;

@@ -71,6 +71,12 @@ impl Default for Naming {
 }
 
 impl Naming {
+    /// The namespace of a channel, if any.
+    #[must_use]
+    pub fn namespace<'c>(&self, channel: &'c str) -> Option<&'c str> {
+        self.split(channel).0
+    }
+
     /// The namespace, if any, and what stands behind it.
     fn split<'c>(&self, channel: &'c str) -> (Option<&'c str>, &'c str) {
         let name = channel
