@@ -9,8 +9,8 @@
 #[path = "../attack/mod.rs"]
 mod attack;
 mod client;
-mod deployments;
 mod credentials;
+mod deployments;
 mod doors;
 mod ends;
 mod gateway;
