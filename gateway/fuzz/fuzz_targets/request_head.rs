@@ -25,7 +25,7 @@ fuzz_target!(|bytes: &[u8]| {
         api: Some(1_024),
         ..Transports::all()
     };
-    let policy = Policy { origins, echo: true, transports };
+    let policy = Policy { origins, echo: true, transports, ..Policy::default() };
     // The limit is the last occasion for a verdict.
     let mut bytes = bytes.to_vec();
     let given = bytes.len();
