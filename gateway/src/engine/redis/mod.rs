@@ -42,6 +42,8 @@ mod shards;
 #[cfg(test)]
 mod simulation;
 mod streams;
+#[cfg(test)]
+mod streams_simulation;
 mod topology;
 
 pub use config::{RedisConfig, RedisConfigError};
