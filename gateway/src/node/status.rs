@@ -166,7 +166,9 @@ impl NodeStatus {
             "state": phase.as_str(),
             "uptime_s": now.saturating_duration_since(self.started).as_secs(),
             "connections": self.sum(|counters| &counters.connections),
+            "clients": self.sum(|counters| &counters.clients),
             "channels": self.sum(|counters| &counters.channels),
+            "subscriptions": self.sum(|counters| &counters.subscriptions),
             "messages_per_s": self.messages_per_second(now),
             "shards": shards,
             "drain": progress.map(|progress| json!({

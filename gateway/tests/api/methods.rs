@@ -3,9 +3,9 @@
 use flux_redis_fixtures::Server;
 use serde_json::json;
 
-use crate::client::End;
+use crate::client::{Client, End};
 use crate::gateway::{Gateway, until};
-use crate::support::{call, connected, error, plan, push, result, subscribed};
+use crate::support::{SECRET, call, connected, error, plan, push, result, subscribed, token};
 
 /// A node, or two that a Redis joins: where the backend asks, and where the clients are.
 struct Nodes {
@@ -334,4 +334,64 @@ fn a_batch_is_carried_out_in_its_order_and_its_replies_stand_in_it_too() {
     let answer = call(&node.asked, "batch", &parallel);
     assert!(answer["replies"][0]["info"]["nodes"].is_array(), "{answer}");
     assert_eq!(answer["replies"][1]["error"]["code"], 102);
+}
+
+#[test]
+fn a_user_with_a_token_is_reached_by_the_users_id_on_every_node() {
+    let settings = json!({ "client": { "token": { "hmac_secret_key": SECRET } } });
+    let Some(redis) = Server::start() else { return };
+    let start = |id: &str| {
+        let mut settings = settings.clone();
+        settings["redis"] = json!(redis.url());
+        plan(id, &settings).start()
+    };
+    let (asked, other) = (start("gateway-1"), start("gateway-2"));
+    until("both nodes know each other", || {
+        let nodes = call(&asked, "info", &json!({}));
+        let count = nodes["result"]["nodes"].as_array()?.len();
+        (count == 2).then_some(())
+    });
+    // Without a token nobody is let in where tokens decide.
+    let mut stranger = Client::open(other.clients, "/connection/websocket");
+    stranger.tell(&json!({ "connect": {} }));
+    assert!(matches!(stranger.end(), End::Closed(3507 | 3501, _)));
+    let connected = |gateway: &Gateway, user: &str| {
+        let mut client = Client::open(gateway.clients, "/connection/websocket");
+        let reply = client.ask(&json!({ "connect": { "token": token(user) } }));
+        assert!(reply.get("connect").is_some(), "{reply}");
+        client
+    };
+    let mut first = connected(&asked, "42");
+    let mut second = connected(&other, "42");
+    let mut kept = connected(&other, "43");
+    let info = result(&asked, "info", &json!({}));
+    let users: u64 = info["nodes"]
+        .as_array()
+        .expect("nodes")
+        .iter()
+        .map(|node| node["num_users"].as_u64().expect("a number"))
+        .sum();
+    assert_eq!(users, 3, "{info}");
+    let subscribe = json!({ "user": "42", "channel": "full:42" });
+    assert_eq!(result(&asked, "subscribe", &subscribe), json!({}));
+    result(
+        &asked,
+        "publish",
+        &json!({ "channel": "full:42", "data": "hello" }),
+    );
+    for client in [&mut first, &mut second] {
+        assert_eq!(push(client, "pub")["pub"]["data"], "hello");
+    }
+    assert_eq!(
+        result(&asked, "disconnect", &json!({ "user": "42" })),
+        json!({})
+    );
+    for client in [&mut first, &mut second] {
+        assert_eq!(
+            client.end(),
+            End::Closed(3503, "force disconnect".to_owned())
+        );
+    }
+    let reply = kept.ask(&json!({ "subscribe": { "channel": "news" } }));
+    assert!(reply.get("subscribe").is_some(), "{reply}");
 }

@@ -10,6 +10,23 @@ use crate::gateway::{Gateway, Plan, request};
 /// The key of every node here.
 pub(crate) const KEY: &str = "k-4711";
 
+/// What tokens are signed with.
+pub(crate) const SECRET: &str = "bread-and-butter";
+
+/// A token of this user, as `flux-gateway token` makes it.
+pub(crate) fn token(user: &str) -> String {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_flux-gateway"))
+        .args(["token", "--user", user])
+        .env("FLUX_CLIENT_TOKEN_HMAC_SECRET_KEY", SECRET)
+        .output()
+        .expect("the program runs");
+    assert!(output.status.success());
+    String::from_utf8(output.stdout)
+        .expect("text")
+        .trim()
+        .to_owned()
+}
+
 /// A channel with everything on.
 fn full() -> Value {
     json!({
