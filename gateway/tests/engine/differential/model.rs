@@ -55,6 +55,11 @@ impl Model {
         }
     }
 
+    /// Name, epoch and top.
+    pub(super) fn top(&self) -> (&'static str, Option<Epoch>, u64) {
+        (self.name, self.epoch, self.top)
+    }
+
     /// What has to pass until it is beyond doubt whether the publications have expired.
     pub(super) fn doubt(&self) -> Option<Duration> {
         let age = self.published_at?.elapsed();

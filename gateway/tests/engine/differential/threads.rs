@@ -48,7 +48,7 @@ pub(super) fn all_at_once(worlds: Vec<World>, count: usize, seed: u64) {
                     // Owners answer until nobody asks any more.
                     done.fetch_add(1, Ordering::SeqCst);
                     world.until("the others", |_| done.load(Ordering::SeqCst) == 2 * threads);
-                    world.into_contents()
+                    world.contents().clone()
                 })
             })
             .collect();

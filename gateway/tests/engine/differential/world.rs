@@ -9,21 +9,25 @@
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use flux_gateway::engine::history::{
     HistoryOptions, HistoryPage, HistoryQuery, Recovery, RecoveryRequest,
 };
+use flux_gateway::engine::redis::{RedisConfig, RedisEngine};
 use flux_gateway::engine::{
-    Asker, Engine, EngineHandle, Event, Members, PresenceStats, PublishOptions,
+    Asker, Engine, EngineHandle, EngineMetrics, Event, Members, PresenceStats, PublishOptions,
 };
 use flux_gateway::protocol::{ClientId, ClientInfo, ErrorCode};
 use flux_gateway::pubsub::{ChannelKey, Epoch, MessageRef, StreamPosition, Variant};
+use flux_runtime::control::Readiness;
 use flux_runtime::mailbox::WakeSource;
+use tokio::sync::oneshot;
 
 use super::model::{Model, Read, read};
-use crate::node::{PATIENCE, wakes};
+use crate::node::{PATIENCE, wait_for, wakes};
 
 /// What a command was answered.
 #[derive(Debug)]
@@ -95,7 +99,48 @@ pub(super) struct World {
     contents: HashMap<(&'static str, Epoch, u64), String>,
     commands: u32,
     keys: u32,
+    /// Times that a client was told that it has missed something.
+    pub(super) told: u64,
+    metrics: Vec<Arc<EngineMetrics>>,
+    threads: Vec<EngineThread>,
     _wakes: Vec<WakeSource>,
+}
+
+/// The thread of a node's Redis engine.
+struct EngineThread {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl EngineThread {
+    fn run(engine: RedisEngine) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(engine.run(async {
+                let _ = stopped.await;
+            }));
+        });
+        Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for EngineThread {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !std::thread::panicking()
+        {
+            panic!("an engine has panicked");
+        }
+    }
 }
 
 /// Clients on each shard.
@@ -117,6 +162,42 @@ impl World {
         alone
             .map(|(engine, wake)| Self::new(vec![(vec![engine], handle.clone())], vec![wake]))
             .collect()
+    }
+
+    /// Nodes joined by a Redis, once everything travels through it.
+    pub(super) fn redis(url: &str, nodes: usize, shards: usize) -> Self {
+        let mut joined = Vec::new();
+        let mut all_wakes = Vec::new();
+        let mut threads = Vec::new();
+        let mut metrics = Vec::new();
+        for _ in 0..nodes {
+            let (wakers, sources) = wakes(shards);
+            let config = RedisConfig::new(url);
+            let (doors, engine, handle) =
+                Engine::redis(config, &wakers, Readiness::new()).expect("an address");
+            metrics.push(Arc::clone(engine.metrics()));
+            threads.push(EngineThread::run(engine));
+            joined.push((doors, handle));
+            all_wakes.extend(sources);
+        }
+        wait_for("the way through Redis", || {
+            metrics.iter().all(|metrics| metrics.redis_up.get() == 1)
+        });
+        let mut world = Self::new(joined, all_wakes);
+        world.metrics = metrics;
+        world.threads = threads;
+        world
+    }
+
+    /// Whether nodes are joined by a Redis.
+    pub(super) fn is_joined(&self) -> bool {
+        !self.threads.is_empty()
+    }
+
+    /// Whether everything travels through Redis, on every node.
+    pub(super) fn is_up(&self) -> bool {
+        let mut metrics = self.metrics.iter();
+        metrics.all(|metrics| metrics.redis_up.get() == 1)
     }
 
     fn new(nodes: Vec<(Vec<Engine>, EngineHandle)>, wakes: Vec<WakeSource>) -> Self {
@@ -149,6 +230,9 @@ impl World {
             contents: HashMap::new(),
             commands: 0,
             keys: 0,
+            told: 0,
+            metrics: Vec::new(),
+            threads: Vec::new(),
             _wakes: wakes,
         }
     }
@@ -225,8 +309,8 @@ impl World {
         let Some(gone) = of.subscriptions.remove(channel) else {
             return;
         };
-        // One that waits has what it came with.
-        if gone.state == State::Active
+        // One that waits has seen nothing yet.
+        if matches!(gone.state, State::Active | State::Lost)
             && let Some(position) = gone.position
         {
             of.left_at.insert(channel, position);
@@ -328,7 +412,11 @@ impl World {
             if is_so(self) {
                 return;
             }
-            assert!(Instant::now() < deadline, "waited in vain for {what}");
+            assert!(
+                Instant::now() < deadline,
+                "waited in vain for {what}: {:?}",
+                self.standing()
+            );
             std::thread::sleep(Duration::from_micros(200));
         }
     }
@@ -370,8 +458,8 @@ impl World {
                 };
                 let feed = self.doors[at].feeds.remove(&place).expect("just found");
                 for client in feed.clients {
-                    let subscription = self.subscription(client, place.0);
-                    subscription.state = State::Lost;
+                    self.subscription(client, place.0).state = State::Lost;
+                    self.told += 1;
                 }
             }
             Event::Inappropriate { .. } => panic!("all data here is JSON"),
@@ -477,6 +565,7 @@ impl World {
         let data = missed.iter().map(|(_, data)| data.clone());
         subscription.seen.extend(data);
         subscription.recovered = Some((recovery.recovered, missed.clone()));
+        self.told += u64::from(!recovery.recovered);
         for (offset, data) in missed {
             self.saw(channel, recovery.position.epoch, offset, &data);
         }
@@ -490,7 +579,10 @@ impl World {
         let (data, said) = pushed(bytes, channel);
         assert_eq!(said, offset, "{channel}: what the push says");
         let feed = self.doors[at].feeds.get_mut(&place).expect("just found");
-        assert!(feed.is_confirmed, "{channel}: before its confirmation");
+        if !feed.is_confirmed {
+            // Its position will stand in the confirmation.
+            return;
+        }
         if let (Some(position), true) = (&mut feed.position, offset > 0) {
             assert_eq!(
                 offset,
@@ -522,9 +614,37 @@ impl World {
         assert_eq!(known, data, "{channel}: two publications at {offset}");
     }
 
+    /// Where every subscription stands, for a failure's message.
+    pub(super) fn standing(&self) -> Vec<(usize, &'static str, State, Option<StreamPosition>)> {
+        let clients = self.clients.iter().enumerate();
+        clients
+            .flat_map(|(number, client)| {
+                client
+                    .subscriptions
+                    .iter()
+                    .map(move |(name, one)| (number, *name, one.state, one.position))
+            })
+            .collect()
+    }
+
+    /// Who must come back, and to which channel: they were told that they have missed something, or
+    /// were refused.
+    pub(super) fn outcasts(&self) -> Vec<(usize, &'static str)> {
+        let clients = self.clients.iter().enumerate();
+        clients
+            .flat_map(|(number, client)| {
+                client
+                    .subscriptions
+                    .iter()
+                    .filter(|(_, one)| matches!(one.state, State::Lost | State::Refused(_)))
+                    .map(move |(name, _)| (number, *name))
+            })
+            .collect()
+    }
+
     /// Everything that somebody has seen.
-    pub(super) fn into_contents(self) -> HashMap<(&'static str, Epoch, u64), String> {
-        self.contents
+    pub(super) fn contents(&self) -> &HashMap<(&'static str, Epoch, u64), String> {
+        &self.contents
     }
 
     /// Whether anybody has seen what is there.
