@@ -411,11 +411,11 @@ impl Streams {
             stream.is_live = false;
             stream.read = Read::None;
             stream.drop_held();
-            for recoverer in stream.recoverers.drain(..) {
-                recoverer.answer(Err(ErrorCode::Internal), shards);
-            }
             if stream.has_listeners && stream.position.is_none() {
+                // Who wants to recover is answered behind the refusal of its subscription.
                 ended.push(Arc::clone(name));
+            } else {
+                stream.refuse_recoverers(shards);
             }
         }
         for name in &ended {

@@ -32,6 +32,8 @@ pub(super) struct Model {
     pub(super) epoch: Option<Epoch>,
     pub(super) top: u64,
     kept: Read,
+    /// What comes up to it has expired or was removed.
+    gone_to: u64,
     published_at: Option<Instant>,
     version: u64,
     version_epoch: String,
@@ -47,6 +49,7 @@ impl Model {
             epoch: None,
             top: 0,
             kept: Vec::new(),
+            gone_to: 0,
             published_at: None,
             version: 0,
             version_epoch: String::new(),
@@ -71,8 +74,15 @@ impl Model {
         if let (Some(history), Some(at)) = (self.history, self.published_at)
             && at.elapsed() > history.ttl
         {
+            self.gone_to = self.top;
             self.kept.clear();
         }
+    }
+
+    /// Whether something that this request is about has expired, or was removed.
+    pub(super) fn has_expired(&self, request: &RecoveryRequest) -> bool {
+        let from = request.offset.min(self.top.saturating_sub(1));
+        from < self.gone_to
     }
 
     pub(super) fn position(&self) -> Option<StreamPosition> {
@@ -125,6 +135,7 @@ impl Model {
     }
 
     pub(super) fn remove_history(&mut self) {
+        self.gone_to = self.top;
         self.kept.clear();
     }
 
