@@ -217,9 +217,8 @@ fn a_version_that_is_not_newer_is_not_published() {
 }
 
 #[test]
-fn who_is_present_is_known() {
-    let nodes = &Nodes::one();
-    {
+fn who_is_present_is_known_on_every_node() {
+    both(|nodes| {
         let channel = "full:presence";
         let (client, id) = subscribed(nodes.clients(), channel);
         let body = json!({ "channel": channel });
@@ -237,7 +236,7 @@ fn who_is_present_is_known() {
             let stats = result(&nodes.asked, "presence_stats", &body);
             (stats["num_clients"] == 0).then_some(())
         });
-    }
+    });
 }
 
 #[test]
