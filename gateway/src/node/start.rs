@@ -118,7 +118,12 @@ impl Node {
             origins: AllowedOrigins::new(&config.client.allowed_origins)?,
             echo: config.echo,
             transports: transports(&config),
-            kept_headers: Vec::new(),
+            kept_headers: config
+                .backend()
+                .forwarded_headers()
+                .into_iter()
+                .map(Box::from)
+                .collect(),
         };
         let deployment = config.redis_deployment().map_err(StartError::Config)?;
         let registry = registry(&config, deployment.clone())?;

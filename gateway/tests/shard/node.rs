@@ -4,20 +4,23 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
-use flux_gateway::authority;
+use flux_gateway::authority::{self, Authority, AuthorityConfig, Wanted};
 use flux_gateway::engine::Engine;
 use flux_gateway::http::{AllowedOrigins, Policy, Transports};
 use flux_gateway::pubsub::{PacingConfig, SubscriptionsConfig};
 use flux_gateway::session::{ChannelOptions, ChannelRules, SessionConfig};
 use flux_gateway::shard::plain::PlainRequests;
 use flux_gateway::shard::{self, Counter, Counters, Directory, Order, Shard, ShardParts, Shared};
+use flux_gateway::token::TokenConfig;
 use flux_gateway::websocket::Limits;
 use flux_runtime::control::Readiness;
 use flux_runtime::mailbox::{Sender, wake_pair};
 use flux_runtime::ring::RingConfig;
 use flux_runtime::shard::{ShardSpec, ShardThread, spawn};
+use tokio::sync::oneshot;
 
 /// What a test may set.
 pub(crate) struct Settings {
@@ -28,6 +31,7 @@ pub(crate) struct Settings {
     pub(crate) connections_max: u64,
     pub(crate) transports: Transports,
     pub(crate) kept_headers: Vec<Box<str>>,
+    pub(crate) token: TokenConfig,
     pub(crate) origins: AllowedOrigins,
 }
 
@@ -52,6 +56,7 @@ impl Default for Settings {
             connections_max: 1_000,
             transports: Transports::default(),
             kept_headers: Vec::new(),
+            token: TokenConfig::default(),
             origins: AllowedOrigins::default(),
         }
     }
@@ -90,8 +95,20 @@ impl Listening {
         let (wakers, sources): (Vec<_>, Vec<_>) = (0..settings.shards)
             .map(|_| wake_pair().expect("an eventfd"))
             .unzip();
-        let (door, _nobody_answers) = authority::door(authority::Wanted::default());
+        let (door, questions) = authority::door(Wanted::default());
         let (control, links, end) = shard::links(&wakers, door);
+        let config = AuthorityConfig {
+            token: settings.token,
+            ..AuthorityConfig::default()
+        };
+        let authority = Authority::new(&config, questions, end.answers).expect("valid");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let authority = std::thread::spawn(move || {
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            flux_runtime::control::run(authority.run(stopped)).expect("a runtime");
+        });
         let counters: Vec<Arc<Counters>> = (0..settings.shards).map(|_| Arc::default()).collect();
         let shared = Arc::new(Shared {
             policy: Policy {
@@ -138,6 +155,7 @@ impl Listening {
             counters,
             orders: end.orders,
             plain: end.plain,
+            authority: Some((stop, authority)),
             shards,
         }
     }
@@ -151,6 +169,7 @@ pub(crate) struct Node {
     orders: Vec<Sender<Order>>,
     /// What the control plane is asked.
     pub(crate) plain: PlainRequests,
+    authority: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
     shards: Vec<ShardThread>,
 }
 
@@ -174,6 +193,13 @@ impl Drop for Node {
     fn drop(&mut self) {
         for orders in &self.orders {
             let _ = orders.try_send(Order::Stop);
+        }
+        if let Some((stop, authority)) = self.authority.take() {
+            let _ = stop.send(());
+            let outcome = authority.join();
+            if !std::thread::panicking() {
+                outcome.expect("the authority ends well");
+            }
         }
         for shard in self.shards.drain(..) {
             let outcome = shard.join();

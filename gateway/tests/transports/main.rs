@@ -19,6 +19,7 @@ mod exchange;
 mod protobuf;
 mod streams;
 mod unidirectional;
+mod users;
 
 use flux_gateway::http::{AllowedOrigins, Transports};
 

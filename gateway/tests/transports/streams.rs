@@ -167,23 +167,3 @@ fn what_is_no_command_ends_the_stream_with_its_code() {
         }
     }
 }
-
-#[test]
-fn a_client_that_never_connects_is_told_that_it_took_too_long() {
-    let mut settings = settings();
-    settings.session.limits.stale_close_delay = Duration::from_millis(100);
-    let node = settings.start();
-    let mut client = Exchange::post(
-        node.address,
-        STREAMS[1],
-        r#"{"id":1,"connect":{"token":"a"}}"#,
-    );
-    client.head();
-    // Nobody answers questions about tokens in this node: the session says no, or is stale.
-    let document = client.next().expect("a word");
-    let code = document["push"]["disconnect"]["code"].as_u64();
-    assert!(
-        code == Some(3502) || document["error"]["code"] == 111,
-        "{document}"
-    );
-}
