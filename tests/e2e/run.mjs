@@ -40,29 +40,34 @@ async function runSuite(suite) {
     }
     return;
   }
-  for (const { name, run } of tests) {
-    const began = Date.now();
-    const clients = [];
-    const context = { ...world, add: (client) => { clients.push(client); return client; } };
-    try {
-      await within(run(context), TEST_MS, name);
-      counts.passed += 1;
-      console.log(`ok      ${suite.name}: ${name} (${((Date.now() - began) / 1000).toFixed(1)} s)`);
-    } catch (error) {
-      if (error instanceof Skip) {
-        counts.skipped += 1;
-        console.log(`skipped: ${suite.name}: ${name}: ${error.message}`);
-      } else {
-        counts.failed += 1;
-        console.log(`FAILED  ${suite.name}: ${name}\n${indent(error.stack)}`);
-        for (const process of world.processes?.() ?? []) {
-          console.log(indent(`${process.name}${process.exit ? ` ended ${JSON.stringify(process.exit)}` : ""}:\n${process.log.split("\n").slice(-8).join("\n")}`));
-        }
+  const left = tests.values();
+  await Promise.all(Array.from({ length: suite.parallel }, async () => {
+    for (const test of left) await runTest(suite, world, test);
+  }));
+  await world.stop();
+}
+
+async function runTest(suite, world, { name, run }) {
+  const began = Date.now();
+  const clients = [];
+  const context = { ...world, add: (client) => { clients.push(client); return client; } };
+  try {
+    await within(run(context), TEST_MS, name);
+    counts.passed += 1;
+    console.log(`ok      ${suite.name}: ${name} (${((Date.now() - began) / 1000).toFixed(1)} s)`);
+  } catch (error) {
+    if (error instanceof Skip) {
+      counts.skipped += 1;
+      console.log(`skipped: ${suite.name}: ${name}: ${error.message}`);
+    } else {
+      counts.failed += 1;
+      console.log(`FAILED  ${suite.name}: ${name}\n${indent(error.stack)}`);
+      for (const process of world.processes?.() ?? []) {
+        console.log(indent(`${process.name}${process.exit ? ` ended ${JSON.stringify(process.exit)}` : ""}:\n${process.log.split("\n").slice(-8).join("\n")}`));
       }
     }
-    for (const client of clients) await Promise.resolve(client.close()).catch(() => {});
   }
-  await world.stop();
+  for (const client of clients) await Promise.resolve(client.close()).catch(() => {});
 }
 
 for (const file of readdirSync(folder).sort()) {

@@ -23,10 +23,15 @@ class Agent {
     this.next = 1;
     createInterface({ input: this.child.stdout }).on("line", (line) => {
       const { answer, client, ...rest } = JSON.parse(line);
+      if (rest.kind === "token") {
+        this.giveToken(this.clients[client], rest);
+        return;
+      }
       if (answer === undefined) {
         this.clients[client].events.push(rest);
         return;
       }
+      if (answer === 0) return;
       const { resolve, reject } = this.waiting.get(answer);
       this.waiting.delete(answer);
       if (rest.error) reject(new Refused(rest.error));
@@ -36,6 +41,12 @@ class Agent {
       for (const { reject } of this.waiting.values()) reject(new Error("the Python process has ended"));
       agent = null;
     });
+  }
+
+  /** The SDK asks for a token: of the connection where it names no channel. */
+  async giveToken(client, { channel, request }) {
+    const token = await client.tokens.get(channel)?.({ channel }).catch(() => null);
+    this.child.stdin.write(`${JSON.stringify({ answer: 0, client: client.number, op: "token", request, token })}\n`);
   }
 
   ask(client, op, words = {}) {
@@ -52,16 +63,18 @@ export function endPython() {
 }
 
 export class PythonClient extends Client {
-  sdk = "Python";
-
-  constructor(url) {
+  /** `options.protobuf`; `options.centrifuge`: token, getToken (called in this process). */
+  constructor(url, options = {}) {
     super();
     isHere ??= spawnSync(PYTHON, ["-c", "import centrifuge"]).status === 0;
     if (!isHere) throw new Skip(`${PYTHON} has no package centrifuge-python`);
+    this.sdk = `Python${options.protobuf ? " Protobuf" : ""}`;
     agent ??= new Agent();
     this.agent = agent;
     this.number = agent.clients.push(this) - 1;
     this.url = url;
+    this.options = options;
+    this.tokens = new Map();
   }
 
   ask(op, words) {
@@ -69,13 +82,18 @@ export class PythonClient extends Client {
   }
 
   open() {
+    const { token = "", getToken } = this.options.centrifuge ?? {};
+    this.tokens.set("", getToken);
     // Whether it connects is told by events.
-    this.ask("open", { url: this.url }).catch(() => {});
+    this.ask("open", { url: this.url, protobuf: Boolean(this.options.protobuf), token, asks: Boolean(getToken) }).catch(() => {});
     return this;
   }
 
-  subscribe(channel, { joinLeave = false } = {}) {
-    return this.ask("subscribe", { channel, join_leave: joinLeave });
+  subscribe(channel, { joinLeave = false, recoverable = false, positioned = false, delta = "", token = "", getToken, data, since } = {}) {
+    this.tokens.set(channel, getToken);
+    return this.ask("subscribe", {
+      channel, join_leave: joinLeave, recoverable, positioned, delta, token, asks: Boolean(getToken), data, since,
+    });
   }
 
   unsubscribe(channel) {
@@ -86,20 +104,21 @@ export class PythonClient extends Client {
     return this.ask("publish", { channel, data });
   }
 
-  history(channel) {
-    return this.ask("history", { channel });
+  history(channel, { limit = 1, since = null, reverse = false } = {}) {
+    return this.ask("history", { channel, limit, since, reverse });
   }
 
   presence(channel) {
     return this.ask("presence", { channel });
   }
 
-  presenceStats(channel) {
-    return this.ask("presence_stats", { channel });
+  async presenceStats(channel) {
+    const { num_clients: numClients, num_users: numUsers } = await this.ask("presence_stats", { channel });
+    return { numClients, numUsers };
   }
 
-  rpc(method, data) {
-    return this.ask("rpc", { method, data });
+  async rpc(method, data) {
+    return { data: await this.ask("rpc", { method, data }) };
   }
 
   close() {

@@ -2,18 +2,22 @@
 
 A request {"answer": N, "client": C, "op": ..} is answered by {"answer": N, "result": ..} or
 {"answer": N, "error": {"code", "message"}}; everything the SDK tells goes out as {"client": C,
-"kind": ..}.
+"kind": ..}. Where the SDK wants a token it is asked for with the kind "token" and comes as a
+request "token".
 """
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import sys
 
-from centrifuge import Client, ClientEventHandler, SubscriptionEventHandler
-from centrifuge.exceptions import ReplyError
+from centrifuge import Client, ClientEventHandler, DeltaType, StreamPosition, SubscriptionEventHandler
+from centrifuge.exceptions import ReplyError, UnauthorizedError
 
 clients = {}
+tokens = {}
+token_requests = itertools.count(1)
 
 
 def tell(record):
@@ -21,13 +25,52 @@ def tell(record):
     sys.stdout.flush()
 
 
-def info(info_):
-    return {"client": info_.client, "user": info_.user} if info_ else None
+class Values:
+    """Data as the wire format has it: values in JSON, bytes of JSON in Protobuf."""
+
+    def __init__(self, is_protobuf):
+        self.is_protobuf = is_protobuf
+
+    def write(self, value):
+        return json.dumps(value).encode() if self.is_protobuf else value
+
+    def read(self, data):
+        if self.is_protobuf:
+            return json.loads(data) if data else None
+        return data
+
+    def info(self, info):
+        if not info:
+            return None
+        return {"client": info.client, "user": info.user,
+                "connInfo": self.read(info.conn_info), "chanInfo": self.read(info.chan_info)}  # fmt: skip
+
+    def publication(self, pub):
+        return {"data": self.read(pub.data), "info": self.info(pub.info), "offset": pub.offset, "tags": pub.tags or {}}
+
+
+def asker(number, channel):
+    """A function that gets a token from the test."""
+
+    async def get_token(*_):
+        request = next(token_requests)
+        tokens[request] = asyncio.get_running_loop().create_future()
+        tell({"client": number, "kind": "token", "channel": channel, "request": request})
+        token = await tokens.pop(request)
+        if token is None:
+            raise UnauthorizedError("the test gives no token")
+        return token
+
+    return get_token
+
+
+def position(stream_position):
+    return dataclasses.asdict(stream_position) if stream_position else None
 
 
 class Told(ClientEventHandler):
-    def __init__(self, number):
-        self.number = number
+    def __init__(self, number, values):
+        self.number, self.values = number, values
 
     def tell(self, kind, **rest):
         tell({"client": self.number, "kind": kind, **rest})
@@ -37,7 +80,7 @@ class Told(ClientEventHandler):
 
     async def on_connected(self, ctx):
         # `client` is the number here: the id that the server gave goes by another name.
-        self.tell("connected", id=ctx.client, version=ctx.version)
+        self.tell("connected", id=ctx.client, version=ctx.version, data=self.values.read(ctx.data))
 
     async def on_disconnected(self, ctx):
         self.tell("disconnected", code=ctx.code, reason=ctx.reason)
@@ -45,10 +88,20 @@ class Told(ClientEventHandler):
     async def on_error(self, ctx):
         self.tell("error", code=ctx.code, reason=str(ctx.error))
 
+    async def on_subscribed(self, ctx):
+        self.tell("subscribed", channel=ctx.channel, isServerSide=True, recovered=ctx.recovered,
+                  wasRecovering=ctx.was_recovering, streamPosition=position(ctx.stream_position))  # fmt: skip
+
+    async def on_unsubscribed(self, ctx):
+        self.tell("unsubscribed", channel=ctx.channel, isServerSide=True)
+
+    async def on_publication(self, ctx):
+        self.tell("publication", channel=ctx.channel, isServerSide=True, **self.values.publication(ctx.pub))
+
 
 class SubscriptionTold(SubscriptionEventHandler):
-    def __init__(self, number, channel):
-        self.number, self.channel = number, channel
+    def __init__(self, number, channel, values):
+        self.number, self.channel, self.values = number, channel, values
         self.outcome = asyncio.get_running_loop().create_future()
 
     def tell(self, kind, **rest):
@@ -65,7 +118,9 @@ class SubscriptionTold(SubscriptionEventHandler):
         self.tell("subscribing", code=ctx.code, reason=ctx.reason)
 
     async def on_subscribed(self, ctx):
-        self.tell("subscribed")
+        self.tell("subscribed", recoverable=ctx.recoverable, positioned=ctx.positioned, recovered=ctx.recovered,
+                  wasRecovering=ctx.was_recovering, streamPosition=position(ctx.stream_position),
+                  data=self.values.read(ctx.data))  # fmt: skip
         self.settle()
 
     async def on_unsubscribed(self, ctx):
@@ -73,13 +128,13 @@ class SubscriptionTold(SubscriptionEventHandler):
         self.settle(ReplyError(ctx.code, ctx.reason, False))
 
     async def on_publication(self, ctx):
-        self.tell("publication", data=ctx.pub.data, info=info(ctx.pub.info))
+        self.tell("publication", **self.values.publication(ctx.pub))
 
     async def on_join(self, ctx):
-        self.tell("join", info=info(ctx.info))
+        self.tell("join", info=self.values.info(ctx.info))
 
     async def on_leave(self, ctx):
-        self.tell("leave", info=info(ctx.info))
+        self.tell("leave", info=self.values.info(ctx.info))
 
     async def on_error(self, ctx):
         self.tell("error", code=ctx.code, reason=str(ctx.error))
@@ -88,15 +143,30 @@ class SubscriptionTold(SubscriptionEventHandler):
 
 async def perform(request):
     number, op = request["client"], request["op"]
-    if op == "open":
-        clients[number] = Client(request["url"], events=Told(number), max_reconnect_delay=2.0, proxy=None)
-        await clients[number].connect()
+    if op == "token":
+        tokens[request["request"]].set_result(request["token"])
         return None
-    client = clients[number]
+    if op == "open":
+        values = Values(request["protobuf"])
+        client = Client(
+            request["url"], events=Told(number, values), use_protobuf=request["protobuf"], token=request["token"],
+            get_token=asker(number, "") if request["asks"] else None, max_reconnect_delay=1.0, proxy=None,
+        )  # fmt: skip
+        clients[number] = client, values
+        await client.connect()
+        return None
+    client, values = clients[number]
     if op == "subscribe":
         channel = request["channel"]
-        events = SubscriptionTold(number, channel)
-        subscription = client.new_subscription(channel, events=events, join_leave=request["join_leave"])
+        events = SubscriptionTold(number, channel, values)
+        since = request.get("since")
+        subscription = client.new_subscription(
+            channel, events=events, token=request["token"], join_leave=request["join_leave"],
+            get_token=asker(number, channel) if request["asks"] else None,
+            positioned=request["positioned"], recoverable=request["recoverable"] or bool(since),
+            delta=DeltaType.FOSSIL if request["delta"] else None,
+            data=values.write(request["data"]) if request.get("data") is not None else None, max_resubscribe_delay=0.5,
+        )  # fmt: skip
         await subscription.subscribe()
         await events.outcome
         return None
@@ -106,15 +176,24 @@ async def perform(request):
         client.remove_subscription(subscription)
         return None
     if op == "publish":
-        await client.publish(request["channel"], request["data"])
+        await client.publish(request["channel"], values.write(request["data"]))
         return None
     if op == "rpc":
-        return (await client.rpc(request["method"], request["data"])).data
+        return values.read((await client.rpc(request["method"], values.write(request["data"]))).data)
+    if op == "history":
+        since = request["since"] and StreamPosition(offset=request["since"]["offset"], epoch=request["since"]["epoch"])
+        page = await client.history(request["channel"], limit=request["limit"], since=since, reverse=request["reverse"])
+        return {"publications": [values.publication(pub) for pub in page.publications],
+                "offset": page.offset, "epoch": page.epoch}  # fmt: skip
+    if op == "presence":
+        found = await client.presence(request["channel"])
+        return {"clients": {id_: values.info(info) for id_, info in found.clients.items()}}
+    if op == "presence_stats":
+        return dataclasses.asdict(await client.presence_stats(request["channel"]))
     if op == "close":
         await client.disconnect()
         return None
-    result = await getattr(client, op)(request["channel"])
-    return dataclasses.asdict(result)
+    raise ValueError(op)
 
 
 async def answer(request):
@@ -123,7 +202,7 @@ async def answer(request):
     except ReplyError as error:
         tell({"answer": request["answer"], "error": {"code": error.code, "message": error.message}})
     except Exception as error:  # whatever the SDK raises is for the test to judge
-        tell({"answer": request["answer"], "error": {"code": None, "message": repr(error)}})
+        tell({"answer": request["answer"], "error": {"code": getattr(error, "code", None), "message": repr(error)}})
 
 
 async def main():

@@ -119,9 +119,13 @@ export class Redis extends Process {
     return `redis://${this.host}:${this.port}`;
   }
 
-  async start() {
+  /** `options` are further arguments, `first` those that stand before all others. */
+  async start(options = this.options ?? [], first = this.first ?? []) {
     this.port ??= await freePort(this.host);
-    this.args = ["--port", String(this.port), "--bind", this.host, "--save", "", "--appendonly", "no", "--dir", this.folder];
+    this.options = options;
+    this.first = first;
+    const persistence = first.length > 0 ? [] : ["--save", "", "--appendonly", "no", "--dir", this.folder];
+    this.args = [...first, "--port", String(this.port), "--bind", this.host, ...persistence, ...options];
     this.spawn();
     await until("redis answers", () => this.ask("PING").then((answer) => answer === "PONG"));
     return this;
@@ -258,7 +262,8 @@ export class Cluster {
   }
 }
 
-async function freePort(host) {
+/** A port of a loopback address that nobody listens on. */
+export async function freePort(host) {
   const server = net.createServer();
   await new Promise((resolve, reject) => server.once("error", reject).listen(0, host, resolve));
   const { port } = server.address();

@@ -1,12 +1,13 @@
 // A suite: tests that share processes. `start` gives the world: what the tests take apart, plus `stop`
 // and `processes`, whose logs are shown when a test fails. Each test gets `add` besides, which takes
-// clients to be closed at its end.
+// clients to be closed at its end. Tests run one after the other, or `parallel` at a time where they do not
+// mind one another.
 
 /** What cannot be tested here, with the reason. */
 export class Skip extends Error {}
 
-export function suite(name, start, tests) {
-  return { name, start, tests: Object.entries(tests).map(([name, run]) => ({ name, run })) };
+export function suite(name, start, tests, { parallel = 1 } = {}) {
+  return { name, start, parallel, tests: Object.entries(tests).map(([name, run]) => ({ name, run })) };
 }
 
 /** The world of one gateway without Redis. */
