@@ -16,7 +16,7 @@ def arguments():
         " are restarted in turn. Prints a timeline and a verdict per scenario; exit 0 only if every verdict holds.",
     )
     parser.add_argument("--scenario", choices=[*SHOWN, "all"], default="all")
-    parser.add_argument("--clients", type=int, default=200, metavar="N", help="live clients (default 200)")
+    parser.add_argument("--clients", type=int, default=300, metavar="N", help="live clients (default 300), a third of it messages/s")
     options = parser.parse_args()
     if not 1 <= options.clients <= 20000:
         parser.error(f"--clients {options.clients}: give a number from 1 to 20000")

@@ -15,6 +15,7 @@ use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message};
 
 use super::backoff;
+use super::verdict::Beginning;
 use crate::clients::centrifuge::{self, Position};
 use crate::clients::link::Failure;
 use crate::clients::websocket::{self, Upgrade};
@@ -36,10 +37,10 @@ pub(crate) enum Effect {
     Send(Vec<u8>),
     /// Close the connection.
     Close,
-    /// Connected and subscribed, on this node; `recovered`: what was missed is in the reply.
+    /// Connected and subscribed, on this node.
     Live {
         node: String,
-        recovered: bool,
+        beginning: Beginning,
     },
     /// A publication's data.
     Received(String),
@@ -77,6 +78,10 @@ enum State {
     Joining {
         until: Instant,
     },
+    /// Connected; the subscribe failed for the moment and is tried again.
+    Resubscribing {
+        until: Instant,
+    },
     Live {
         ping_until: Option<Instant>,
     },
@@ -95,6 +100,8 @@ pub(crate) struct Client {
     ping: Option<Duration>,
     pong: bool,
     position: Option<Position>,
+    /// The server said that the position cannot be recovered (112).
+    is_unrecoverable: bool,
     next_id: u32,
     unanswered: VecDeque<(u32, usize)>,
 }
@@ -146,6 +153,7 @@ impl Client {
             ping: None,
             pong: false,
             position: None,
+            is_unrecoverable: false,
             next_id: SUBSCRIBE_ID + 1,
             unanswered: VecDeque::new(),
         }
@@ -156,7 +164,8 @@ impl Client {
         match &self.state {
             State::Waiting { until }
             | State::Upgrading { until, .. }
-            | State::Joining { until } => Some(*until),
+            | State::Joining { until }
+            | State::Resubscribing { until } => Some(*until),
             State::Live { ping_until } => *ping_until,
             State::Ended => None,
         }
@@ -194,6 +203,10 @@ impl Client {
                 effects.push(Effect::Close);
                 self.fail(Failure::Timeout.to_string(), now, random, effects);
             }
+            State::Resubscribing { .. } => {
+                self.subscribe(now);
+                self.flush(effects);
+            }
             State::Live { .. } => {
                 effects.push(Effect::Close);
                 self.lose(0, "no ping", now, random, effects);
@@ -220,7 +233,7 @@ impl Client {
         effects: &mut Vec<Effect>,
     ) {
         match self.state {
-            State::Upgrading { .. } | State::Joining { .. } => {
+            State::Upgrading { .. } | State::Joining { .. } | State::Resubscribing { .. } => {
                 self.fail(Failure::from_end(error).to_string(), now, random, effects);
             }
             State::Live { .. } => {
@@ -356,6 +369,13 @@ impl Client {
             self.pong = reply.pong;
         } else if let Some(reply) = &line.subscribe {
             self.attempt = 0;
+            let had_position =
+                self.position.is_some() || std::mem::take(&mut self.is_unrecoverable);
+            let beginning = match (had_position, reply.recovered) {
+                (true, true) => Beginning::Recovered,
+                (true, false) => Beginning::Told,
+                (false, _) => Beginning::Anew,
+            };
             self.position = reply.recoverable.then(|| Position {
                 epoch: reply.epoch.clone(),
                 offset: reply.offset,
@@ -365,7 +385,7 @@ impl Client {
             };
             effects.push(Effect::Live {
                 node: self.node.clone(),
-                recovered: reply.recovered,
+                beginning,
             });
             for publication in &reply.publications {
                 self.advance(publication.offset);
@@ -396,7 +416,18 @@ impl Client {
         }
         // 112: what was asked for cannot be recovered. The next attempt starts from now.
         if error.code == 112 {
-            self.position = None;
+            self.is_unrecoverable |= self.position.take().is_some();
+        }
+        if id == SUBSCRIBE_ID && error.temporary {
+            effects.push(Effect::AttemptFailed(format!(
+                "error {} {}",
+                error.code, error.message
+            )));
+            self.state = State::Resubscribing {
+                until: now + backoff::delay(self.attempt, random),
+            };
+            self.attempt += 1;
+            return;
         }
         effects.push(Effect::Close);
         self.fail(
@@ -426,6 +457,10 @@ impl Client {
                 reason: reason.to_owned(),
             });
         }
+        self.subscribe(now);
+    }
+
+    fn subscribe(&mut self, now: Instant) {
         self.state = State::Joining {
             until: now + ANSWER_MAX,
         };

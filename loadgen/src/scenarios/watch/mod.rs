@@ -26,7 +26,7 @@ use serde_json::json;
 
 use self::client::{Client, Effect};
 use self::closes::Closes;
-use self::verdict::{At, NodeIndex, Receipt, Verdict};
+use self::verdict::{At, Beginning, NodeIndex, Receipt, Verdict};
 use super::Stop;
 use super::open::check_descriptors;
 use crate::net::{EpollNet, Event, Key, Net};
@@ -102,6 +102,7 @@ struct Watch<'a> {
     latencies: Latencies,
     failed_attempts: BTreeMap<String, u64>,
     ended: u64,
+    told: u64,
     foreign: u64,
     skipped: u64,
     live: usize,
@@ -227,6 +228,7 @@ impl<'a> Watch<'a> {
             latencies: Latencies::new(),
             failed_attempts: BTreeMap::new(),
             ended: 0,
+            told: 0,
             foreign: 0,
             skipped: 0,
             live: 0,
@@ -329,7 +331,7 @@ impl<'a> Watch<'a> {
                         net.close(key);
                     }
                 }
-                Effect::Live { node, recovered } => self.live(index, node, recovered),
+                Effect::Live { node, beginning } => self.live(index, node, beginning),
                 Effect::Received(data) => self.received(index, &data),
                 Effect::Answered { number, error } => {
                     let channel = index % self.options.channels;
@@ -353,11 +355,13 @@ impl<'a> Watch<'a> {
         self.reschedule(index);
     }
 
-    fn live(&mut self, index: usize, node: String, recovered: bool) {
+    fn live(&mut self, index: usize, node: String, beginning: Beginning) {
         let node = self.node_index(node);
         let now = self.at();
         self.live += 1;
-        self.verdict.joined(index, node, now);
+        self.verdict.joined(index, node, beginning, now);
+        let recovered = beginning == Beginning::Recovered;
+        self.told += u64::from(beginning == Beginning::Told);
         let story = &mut self.stories[index];
         story.first_node.get_or_insert(node);
         let before = story.node.replace(node);
@@ -370,7 +374,7 @@ impl<'a> Watch<'a> {
         self.output.event(&json!({
             "event": "live", "at_ms": self.at_ms(), "client": index, "sid": format!("{}{index}", self.options.sid),
             "node": self.nodes[usize::from(node)], "before": before.map(|before| &self.nodes[usize::from(before)]),
-            "gap_ms": gap.map(|gap| gap.as_millis() as u64), "recovered": recovered,
+            "gap_ms": gap.map(|gap| gap.as_millis() as u64), "recovered": recovered, "told": beginning == Beginning::Told,
         }));
     }
 

@@ -35,6 +35,8 @@ pub(crate) struct Summary {
     clients_reconnected: usize,
     /// Resubscriptions whose gap the server filled from history.
     recovered: u64,
+    /// Resubscriptions at which the server said that something may be missing.
+    resubscribed_with_a_gap: u64,
     failed_attempts: u64,
     failed_attempts_by_kind: BTreeMap<String, u64>,
     /// Clients that the server told not to come back.
@@ -115,6 +117,7 @@ impl Watch<'_> {
             losses: self.closes.count(),
             clients_reconnected: self.stories.iter().filter(|story| story.losses > 0).count(),
             recovered: self.stories.iter().map(|story| story.recovered).sum(),
+            resubscribed_with_a_gap: self.told,
             failed_attempts: self.failed_attempts.values().sum(),
             away_at_end: self
                 .clients
@@ -149,14 +152,15 @@ impl fmt::Display for Summary {
         let totals = &self.totals;
         writeln!(
             f,
-            "{}: lost {}, duplicated {}, reordered {} of {} expected receipts ({} delivered, {} missed while away)",
+            "{}: lost {}, duplicated {}, reordered {} of {} expected receipts ({} delivered, {} missed while away, {} missing and told so)",
             if self.ok { "OK" } else { "NOT OK" },
             totals.lost,
             totals.duplicated,
             totals.reordered,
             totals.expected,
             totals.delivered,
-            totals.missed_while_away
+            totals.missed_while_away,
+            totals.told
         )?;
         if totals.lost > 0 {
             writeln!(

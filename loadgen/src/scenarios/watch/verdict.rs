@@ -9,9 +9,12 @@
 //!   was noticed the client was away, it just did not know.)
 //! - *Lost*: not received although it was sent in a session, and the session provably
 //!   outlived its delivery: it went on for `DELIVERY_BOUND` after the acknowledgement,
-//!   or a later publication of the same publisher was received in it.
-//! - *Missed while away*: not received, sent before the subscriber was back. Without
-//!   history this is what at-most-once means; with recovery it has to become 0.
+//!   or a later publication of the same publisher was received in it. Also lost: not
+//!   received, sent while the subscriber was away, although its next subscribe reply
+//!   said that everything was recovered: a silent gap.
+//! - *Told*: not received, and the next subscribe reply said that something may be missing.
+//! - *Missed while away*: not received, sent before the subscriber was back, in a channel
+//!   without recovery. This is what at-most-once means.
 //! - *Duplicated*: received again, on whatever connection. *Reordered*: received after
 //!   a later one of the same publisher.
 //! - What was sent before a subscriber's first session is not expected by it.
@@ -49,8 +52,20 @@ struct Publication {
     fate: Fate,
 }
 
+/// How a subscription begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beginning {
+    /// Without a position: for the first time, or in a channel without recovery.
+    Anew,
+    /// The server says that nothing is missing since the last position.
+    Recovered,
+    /// The server says that something may be missing.
+    Told,
+}
+
 #[derive(Debug)]
 struct Session {
+    beginning: Beginning,
     from: At,
     heard: At,
     open: bool,
@@ -96,6 +111,8 @@ pub(crate) struct Totals {
     /// Lost between nodes: what happens while a node is cut off from the others.
     pub(crate) lost_cross_node: u64,
     pub(crate) missed_while_away: u64,
+    /// Missing, and the subscriber was told that something may be.
+    pub(crate) told: u64,
     /// Too young at the end of the run to be judged.
     pub(crate) undecided: u64,
     /// Unanswered publications that a subscriber did not see.
@@ -173,9 +190,16 @@ impl Verdict {
     }
 
     /// A subscriber's subscription stands (again).
-    pub(crate) fn joined(&mut self, subscriber: usize, node: NodeIndex, now: At) {
+    pub(crate) fn joined(
+        &mut self,
+        subscriber: usize,
+        node: NodeIndex,
+        beginning: Beginning,
+        now: At,
+    ) {
         self.left(subscriber);
         let session = Session {
+            beginning,
             from: now,
             heard: now,
             open: true,
@@ -291,18 +315,29 @@ impl Subscriber {
             totals.expected += 1;
             return;
         }
-        let Some(session) = session.map(|index| &self.sessions[index]) else {
+        let Some(index) = session else {
             return;
         };
+        let session = &self.sessions[index];
         totals.expected += 1;
         let end = if session.open { now } else { session.heard };
         let overtaken = session
             .high
             .get(&publication.publisher)
             .is_some_and(|high| *high > publication.sequence);
-        if publication.sent > end && !overtaken {
-            totals.missed_while_away += 1;
-        } else if overtaken || acknowledged + DELIVERY_BOUND <= end {
+        let is_provable = overtaken || acknowledged + DELIVERY_BOUND <= end;
+        let next = self.sessions.get(index + 1).map(|next| next.beginning);
+        let is_lost = match next {
+            // What comes later cannot excuse a hole in what came before.
+            _ if overtaken => true,
+            Some(Beginning::Recovered) => true,
+            Some(Beginning::Told) => {
+                totals.told += 1;
+                return;
+            }
+            Some(Beginning::Anew) | None => is_provable && publication.sent <= end,
+        };
+        if is_lost {
             totals.lost += 1;
             if session.node == publication.node {
                 totals.lost_same_node += 1;
@@ -328,8 +363,8 @@ mod tests {
     /// Two subscribers of one channel on nodes 0 and 1, joined at 0.
     fn two() -> Verdict {
         let mut verdict = Verdict::new(2, 1);
-        verdict.joined(0, 0, ms(0));
-        verdict.joined(1, 1, ms(0));
+        verdict.joined(0, 0, Beginning::Anew, ms(0));
+        verdict.joined(1, 1, Beginning::Anew, ms(0));
         verdict
     }
 
@@ -398,7 +433,7 @@ mod tests {
             verdict.received(0, number);
         }
         verdict.left(1);
-        verdict.joined(1, 0, ms(32_000));
+        verdict.joined(1, 0, Beginning::Anew, ms(32_000));
         let number = publish(&mut verdict, 0, 33_000);
         verdict.received(0, number);
         verdict.received(1, number);
@@ -419,12 +454,32 @@ mod tests {
             verdict.received(0, *number);
         }
         assert_eq!(verdict.settle(ms(5000)).missed_while_away, 10);
-        verdict.joined(1, 0, ms(5000));
+        verdict.joined(1, 0, Beginning::Anew, ms(5000));
         for number in &numbers {
             assert!(matches!(verdict.received(1, *number), Receipt::InOrder(_)));
         }
         let totals = verdict.settle(ms(9000));
         assert!(totals.clean() && totals.missed_while_away == 0 && totals.delivered == 20);
+    }
+
+    #[test]
+    fn what_is_missing_after_a_recovery_is_lost_and_not_where_the_subscriber_was_told() {
+        for (beginning, lost, told) in [(Beginning::Recovered, 2, 0), (Beginning::Told, 0, 2)] {
+            let mut verdict = two();
+            verdict.heard(1, ms(50));
+            verdict.left(1);
+            let numbers: Vec<usize> = (0..5).map(|n| publish(&mut verdict, 0, 100 + n)).collect();
+            verdict.joined(1, 0, beginning, ms(5000));
+            for (number, is_missing) in numbers.iter().zip([true, false, false, true, false]) {
+                verdict.received(0, *number);
+                if !is_missing {
+                    verdict.received(1, *number);
+                }
+            }
+            let totals = verdict.settle(ms(9000));
+            assert_eq!((totals.lost, totals.told), (lost, told), "{beginning:?}");
+            assert_eq!((totals.missed_while_away, totals.undecided), (0, 0));
+        }
     }
 
     #[test]
@@ -434,7 +489,7 @@ mod tests {
         verdict.received(1, number);
         assert_eq!(verdict.received(1, number), Receipt::Duplicated);
         verdict.left(1);
-        verdict.joined(1, 0, ms(100));
+        verdict.joined(1, 0, Beginning::Anew, ms(100));
         assert_eq!(verdict.received(1, number), Receipt::Duplicated);
         let totals = verdict.settle(ms(20));
         assert_eq!((totals.duplicated, totals.delivered), (2, 1));
@@ -477,7 +532,7 @@ mod tests {
     fn what_was_sent_before_the_first_subscription_is_not_expected() {
         let mut verdict = Verdict::new(1, 1);
         publish(&mut verdict, 7, 10);
-        verdict.joined(0, 0, ms(50));
+        verdict.joined(0, 0, Beginning::Anew, ms(50));
         assert_eq!(verdict.settle(ms(60_000)).expected, 0);
         assert_eq!(verdict.received(0, 99), Receipt::Unknown);
         assert!(!verdict.settle(ms(60_000)).clean());
@@ -494,7 +549,7 @@ mod tests {
             let mut verdict = Verdict::new(subscribers, channels);
             let mut online = vec![true; subscribers];
             for subscriber in 0..subscribers {
-                verdict.joined(subscriber, 0, ms(0));
+                verdict.joined(subscriber, 0, Beginning::Anew, ms(0));
             }
             let mut injected = Totals::default();
             let mut now = 0;
@@ -505,7 +560,7 @@ mod tests {
                     if random.f32() < 0.05 {
                         *online = !*online;
                         if *online {
-                            verdict.joined(subscriber, 0, ms(now));
+                            verdict.joined(subscriber, 0, Beginning::Anew, ms(now));
                         } else {
                             verdict.left(subscriber);
                         }
