@@ -223,7 +223,7 @@ pub(crate) struct Watch {
     /// Seconds from when all clients are live; SIGINT ends earlier
     #[arg(long, default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=DURATION_S_MAX))]
     duration: u64,
-    /// End when stdin closes; each of its lines becomes a `mark` event
+    /// End when stdin closes; each of its lines becomes a `mark` event, and the line `cut` cuts all clients at once
     #[arg(long)]
     stdin: bool,
     /// New connections per second at the start

@@ -157,6 +157,19 @@ fn clients_come_back_after_a_shutdown_close_and_what_they_missed_is_named() {
 }
 
 #[test]
+fn all_clients_are_cut_at_a_word_and_come_back() {
+    let fake = Fake::start("gateway-1", Faults::default());
+    let mut watch = Watch::start(&fake.url(), &["--clients", "12", "--channels", "1"]);
+    watch.event("ready");
+    writeln!(watch.child.stdin.as_ref().expect("stdin"), "cut").expect("mark");
+    watch.event("lost");
+    watch.until(|event| event["event"] == "progress" && event["live"] == 12);
+    let (summary, code) = watch.end();
+    assert_eq!((code, &summary["losses"]), (0, &12.into()), "{summary}");
+    assert_eq!(summary["clients_reconnected"], 12);
+}
+
+#[test]
 fn a_terminal_code_keeps_clients_away_and_fails_the_verdict() {
     let fake = Fake::start("gateway-1", Faults::default());
     let mut watch = Watch::start(&fake.url(), &["--clients", "3", "--channels", "1"]);

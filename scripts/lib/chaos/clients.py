@@ -2,6 +2,7 @@
 
 import collections
 import json
+import math
 import os
 import signal
 import subprocess
@@ -34,7 +35,7 @@ class Watch:
     and how many are back, by node. Times are those of this machine's clock, in seconds.
     """
 
-    def __init__(self, clients, rate=50, on_batch=lambda *_: None):
+    def __init__(self, clients, channels, rate, on_batch=lambda *_: None):
         self.clients = clients
         self.on_batch = on_batch
         self.started = None
@@ -46,9 +47,8 @@ class Watch:
         self.lock = threading.Lock()
         self.batch = (collections.Counter(), collections.Counter())
         self.ready = threading.Event()
-        # Channels with 10 clients each: what is published is heard on every node.
         self.process = subprocess.Popen(
-            bench("watch", CLIENTS, "--clients", str(clients), "--channels", str(max(1, clients // 10)),
+            bench("watch", CLIENTS, "--clients", str(clients), "--channels", str(channels),
                   "--rate", str(rate), "--stdin", "--settle", str(SETTLE_S_MAX), "--json"),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -120,6 +120,18 @@ class Watch:
                 return None
             times = [at for at, client, _ in self.back if client in clients and at >= since]
         return max(times, default=None)
+
+    def share_back(self, clients, since, share):
+        """When this share of the clients was live again; None while fewer are."""
+        needed = math.ceil(len(clients) * share)
+        with self.lock:
+            times = sorted(at for at, client, _ in self.back if client in clients and at >= since)
+        return times[needed - 1] if len(times) >= needed else None
+
+    def mark(self, text):
+        """A line for flux-bench: a mark in its events, or `cut`."""
+        self.process.stdin.write(text + "\n")
+        self.process.stdin.flush()
 
     def end(self):
         """Ends the run and returns flux-bench's report."""

@@ -47,6 +47,17 @@ def topology():
     return get(f"{DASHBOARD}/api/topology")
 
 
+def metric(node, name):
+    """The sum of a metric's series on a gateway."""
+    address = f"http://127.0.0.1:810{node.rsplit('-', 1)[1]}/metrics"
+    try:
+        with urllib.request.urlopen(address, timeout=2.0) as answer:
+            lines = answer.read().decode().splitlines()
+    except OSError as error:
+        raise Unreachable(f"{address}: {error}") from error
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((name + " ", name + "{")))
+
+
 def owner(key):
     """Who owns an affinity key: (first candidate on the ring, where a connection goes now)."""
     answer = get(f"{BALANCER}/api/ring?key={key}")

@@ -19,21 +19,23 @@ BACK_READY_S = 30
 
 
 @contextlib.contextmanager
-def live_clients(story, count, node=None):
+def live_clients(story, count, node=None, channels=None, rate=None):
     """Clients that are live and publish, `node` with its share of them; stopped whatever happens."""
+    rate = rate or max(20, count // 3)
     if not cluster.wait_for(40, cluster.all_ready):
         raise Failed("not every node is READY and gets new connections; ./verify.sh says more")
     if node and not cluster.share_whole(node):
         story.tell(f"{node} takes its share slowly after its return; waiting for that")
         if not cluster.wait_for(45, lambda: cluster.share_whole(node)):
             raise Failed("new connections do not go where the ring says; see /api/nodes of the balancer")
-    watch = Watch(count, rate=max(20, count // 3), on_batch=story.clients)
+    # Channels with 10 clients each: what is published is heard on every node.
+    watch = Watch(count, channels or max(1, count // 10), rate, on_batch=story.clients)
     try:
         watch.wait_ready()
         # The nodes' first full picture, before anything happens.
         cluster.wait_for(5, lambda: len([key for key in story.last if key[0] == "page"]) >= len(cluster.node_ids()))
         spread = ", ".join(f"{len(watch.on(node))} on {node}" for node in cluster.node_ids())
-        story.tell(f"{count} clients live ({spread}), {max(20, count // 3)} messages/s")
+        story.tell(f"{count} clients live ({spread}), {rate} messages/s")
         yield watch
     finally:
         watch.stop()
@@ -270,9 +272,34 @@ def fencing(engine, story, clients):
         cluster.wait_for(30, cluster.all_ready)
 
 
+STORM_CLIENTS_MAX = 8000
+HISTORY_READS = "flux_engine_redis_history_reads_total"
+
+
+def storm(engine, story, clients):
+    """All clients of one channel lose their connections at once and recover."""
+    # Two descriptors a flow at the balancer, and the load client's own.
+    count = min(STORM_CLIENTS_MAX, clients * 40)
+    with live_clients(story, count, channels=1, rate=10) as watch:
+        before = {node: cluster.metric(node, HISTORY_READS) for node in cluster.node_ids()}
+        everybody = set(range(count))
+        at = story.fault(lambda: (story.action(f"all {count} connections are cut"), watch.mark("cut")))
+        cluster.wait_for(60, lambda: watch.share_back(everybody, at, 1.0) is not None)
+        most, all_back = watch.share_back(everybody, at, 0.99), watch.share_back(everybody, at, 1.0)
+        lasted = max(1, math.ceil((all_back or time.time()) - at))
+        reads = {node: cluster.metric(node, HISTORY_READS) - before[node] for node in before}
+        report = watch.end()
+
+        story.within(most, at, 10, "99 % of the clients are back")
+        story.within(all_back, at, 60, "all of them are back")
+        words = ", ".join(f"{node} {count:.0f}" for node, count in reads.items())
+        story.check(all(count <= lasted for count in reads.values()), f"at most one history read a second and node in {lasted} s", words)
+        story.check_delivery(report)
+
+
 # In an order in which no scenario has to wait for the slow start of its node.
 SCENARIOS = {"registry": registry, "partition": partition, "kill": kill, "fencing": fencing,
-             "drain": drain, "rolling": rolling}  # fmt: skip
+             "drain": drain, "rolling": rolling, "storm": storm}  # fmt: skip
 
 
 def play(name, engine, clients):

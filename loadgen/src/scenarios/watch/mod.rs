@@ -40,6 +40,8 @@ pub(crate) use self::summary::Summary;
 
 /// After the last publication: what must have arrived has arrived by then.
 const SETTLE: Duration = Duration::from_secs(2);
+/// The line of stdin at which every client loses its connection.
+const CUT: &str = "cut";
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// Options of `watch`.
@@ -60,7 +62,7 @@ pub(crate) struct Options {
     pub(crate) settle_max: Duration,
     /// Prefix of the clients' `sid`s; they end in the client's number.
     pub(crate) sid: String,
-    /// End when stdin closes; its lines are marks in the events.
+    /// End when stdin closes; its lines are marks in the events, and `cut` cuts all clients.
     pub(crate) stdin: bool,
 }
 
@@ -132,7 +134,7 @@ pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Sum
         let now = Instant::now();
         watch.now = now;
         if let Some(input) = &input {
-            input_open = input_open && watch.marks(input);
+            input_open = input_open && watch.marks(&mut net, input);
         }
         if ready_at.is_none()
             && (watch.live == options.clients || now - watch.started >= options.ready_max)
@@ -469,14 +471,29 @@ impl<'a> Watch<'a> {
     }
 
     /// Lines from stdin become marks; false once stdin is closed.
-    fn marks(&self, input: &Receiver<Option<String>>) -> bool {
+    fn marks(&mut self, net: &mut EpollNet, input: &Receiver<Option<String>>) -> bool {
         for line in input.try_iter() {
-            match line {
-                Some(text) => self.output.event(&json!({"event": "mark", "at_ms": self.at_ms(), "text": text, "live": self.live})),
-                None => return false,
+            let Some(text) = line else { return false };
+            self.output.event(
+                &json!({"event": "mark", "at_ms": self.at_ms(), "text": text, "live": self.live}),
+            );
+            if text == CUT {
+                self.cut(net);
             }
         }
         true
+    }
+
+    /// Every client loses its connection in this moment.
+    fn cut(&mut self, net: &mut EpollNet) {
+        for index in 0..self.clients.len() {
+            if let Some(key) = self.stories[index].key.take() {
+                net.close(key);
+                let random = self.random.f64();
+                self.clients[index].on_closed(None, self.now, random, &mut self.effects);
+                self.apply(net, index);
+            }
+        }
     }
 }
 
