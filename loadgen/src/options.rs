@@ -155,6 +155,9 @@ impl Window {
 pub(crate) struct Fanout {
     #[command(flatten)]
     common: Common,
+    /// Where the publishers connect, if not where the subscribers do: another node
+    #[arg(long, value_name = "URL")]
+    publish_url: Option<String>,
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=CONNECTIONS_MAX))]
     subscribers: u64,
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000))]
@@ -297,6 +300,7 @@ impl Fanout {
     pub(crate) fn scenario(&self) -> fanout::Options {
         fanout::Options {
             url: self.common.url.clone(),
+            publish_url: self.publish_url.clone(),
             subscribers: self.subscribers as usize,
             publishers: self.publishers as usize,
             channels: self.channels.min(self.subscribers) as usize,

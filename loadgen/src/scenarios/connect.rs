@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Rep
     let path = |number: usize| target.path_with("sid", &format!("c{run_id:08x}-{number}"));
     let mut opened = open(
         &mut net,
-        &target,
+        |_| &target,
         &options.opening,
         path,
         output,

@@ -43,10 +43,11 @@ pub(crate) fn answer_ping(net: &mut impl Net, key: Key, frame: &Frame<'_>) -> bo
     }
 }
 
-/// Opens `count` connections and subscribes number i to `channel(i)`; with `None` it only connects.
-pub(crate) fn gather(
+/// Opens `count` connections, number i to `target(i)`, and subscribes it to `channel(i)`; with `None`
+/// it only connects.
+pub(crate) fn gather<'t>(
     net: &mut impl Net,
-    target: &Target,
+    target: impl Fn(usize) -> &'t Target,
     count: usize,
     channel: impl Fn(usize) -> Option<String>,
     output: &Output,
@@ -58,10 +59,10 @@ pub(crate) fn gather(
         timeout: Duration::from_secs(10),
         close_when_open: false,
     };
-    let path = |number: usize| target.path_with("sid", &format!("crowd-{number}"));
+    let path = |number: usize| target(number).path_with("sid", &format!("crowd-{number}"));
     let mut members = open(
         net,
-        target,
+        &target,
         &opening,
         path,
         output,

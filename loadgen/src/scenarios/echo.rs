@@ -96,7 +96,7 @@ pub(crate) fn run(
     let path = |number: usize| target.path_with("sid", &format!("echo-{number}"));
     let members = open(
         &mut net,
-        &target,
+        |_| &target,
         &opening,
         path,
         output,

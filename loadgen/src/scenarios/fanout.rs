@@ -28,6 +28,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) url: String,
+    /// Where the publishers connect; none: where the subscribers do.
+    pub(crate) publish_url: Option<String>,
     pub(crate) subscribers: usize,
     pub(crate) publishers: usize,
     pub(crate) channels: usize,
@@ -98,7 +100,15 @@ pub(crate) fn run(
     let channel = |number: usize| format!("fanout-{run_id:08x}-{}", number % options.channels);
     let total = options.subscribers + options.publishers;
     let wanted = |number: usize| (number < options.subscribers).then(|| channel(number));
-    let members = gather(&mut net, &target, total, wanted, output, stop)?;
+    let publishing = match &options.publish_url {
+        Some(url) => Target::parse(url)?,
+        None => target.clone(),
+    };
+    let place = |number: usize| match number < options.subscribers {
+        true => &target,
+        false => &publishing,
+    };
+    let members = gather(&mut net, place, total, wanted, output, stop)?;
     let mut run = Run::new(options, members);
 
     let started = Instant::now();

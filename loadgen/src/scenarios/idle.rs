@@ -59,7 +59,7 @@ pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Rep
     };
     let mut members = gather(
         &mut net,
-        &target,
+        |_| &target,
         options.connections,
         channel,
         output,

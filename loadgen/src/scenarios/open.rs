@@ -83,11 +83,11 @@ pub(crate) fn check_descriptors(count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Opens `opening.count` connections. Frames that come meanwhile go to `on_frame`,
-/// which may answer through the net; connection numbers start at `first`.
-pub(crate) fn open<N: Net>(
+/// Opens `opening.count` connections, number i to `target(i)`. Frames that come meanwhile go to
+/// `on_frame`, which may answer through the net.
+pub(crate) fn open<'t, N: Net>(
     net: &mut N,
-    target: &Target,
+    target: impl Fn(usize) -> &'t Target,
     opening: &Opening,
     path: impl Fn(usize) -> String,
     output: &Output,
@@ -119,6 +119,7 @@ pub(crate) fn open<N: Net>(
             let Some(due) = due else { break };
             let number = intended.len();
             intended.push(due);
+            let target = target(number);
             let (link, request) = Link::new(target, &path(number));
             match net.connect(target.address, target.source(number), number) {
                 Ok(key) => {
@@ -165,7 +166,7 @@ pub(crate) fn open<N: Net>(
         net.turn(until.into_iter().flatten().min(), &mut |net, key, event| {
             let number = key.tag;
             match event {
-                Event::Connected if target.raw_tcp => {
+                Event::Connected if target(number).raw_tcp => {
                     if let Some(member) = &mut run.members[number] {
                         member.link = Link::default();
                     }
