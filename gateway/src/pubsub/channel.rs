@@ -166,6 +166,17 @@ impl Channel {
         }
     }
 
+    /// A message has come whole: if it is a publication, everybody has one now. Without an offset it
+    /// may be a join or a leave, where those are told.
+    pub(super) fn passed_whole(&mut self, has_offset: bool) {
+        if let Some(rare) = &mut self.rare
+            && (has_offset || !self.variant.join_leave)
+        {
+            rare.baseless.clear();
+            self.drop_empty_rare();
+        }
+    }
+
     /// The first publication that is put aside for a subscriber.
     pub(super) fn first_of(&self, slot: Slot) -> Option<&First> {
         self.rare.as_ref()?.firsts.get(&slot)

@@ -415,8 +415,9 @@ impl Subscriptions {
             return Appended::Taken;
         }
         found.append(start, slice);
-        if let Some(full) = full {
-            found.put_aside(start, head, full);
+        match full {
+            Some(full) => found.put_aside(start, head, full),
+            None => found.passed_whole(offset > 0),
         }
         found.lagging = subscribers as u32;
         let is_first = !std::mem::replace(&mut found.has_advanced, true);
