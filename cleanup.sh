@@ -80,6 +80,6 @@ case $running_in in
   *) say "nothing to clean up" ;;
 esac
 # Benchmarks and tests keep their own things in .flux/, which stay.
-rm -rf "$STATE"/{mode,nodes,image.sum,compose.log,compose.more.yml,netns,image,registry-image} \
+rm -rf "$STATE"/{mode,nodes,api-key,image.sum,compose.log,compose.more.yml,netns,image,registry-image} \
   "$STATE"/*.pid "$STATE"/*.start "$STATE"/*.log "$STATE"/registry.sock
 rmdir "$STATE" 2>/dev/null || true

@@ -61,6 +61,8 @@ case $want in
     for n in $(seq "$nodes"); do let_draining_leave "$n"; done
     write_more_gateways "$nodes"
     step "starting containers"
+    FLUX_HTTP_API_KEY=$(api_key)
+    export FLUX_HTTP_API_KEY
     services=(registry tcp-lb dashboard)
     for n in $(seq "$nodes"); do services+=("gateway-$n"); done
     compose up -d --no-build --no-recreate "${services[@]}" >"$STATE/compose.log" 2>&1 \
@@ -94,6 +96,8 @@ ${GREEN}ready${PLAIN}: $nodes gateways, $want
   balancer     http://$LB_ADMIN/api/nodes
   gateways     http://127.0.0.1:8101/api/status   (8102, 8103, ...)
   registry     $registry HGETALL gateway:nodes
+  server API   curl -H "X-API-Key: \$(cat .flux/api-key)" http://127.0.0.1:8101/api/publish \\
+                 -d '{"channel": "room", "data": {"text": "hello"}}'
 
 try next
   ./verify.sh      every part, and one message through every pair of nodes

@@ -86,6 +86,14 @@ last_words() {
   esac
 }
 
+# The key of the server API, made at the first start.
+api_key() {
+  if [ ! -s "$STATE/api-key" ]; then
+    (umask 077 && head -c 24 /dev/urandom | base64 | tr -d '+/=\n' >"$STATE/api-key")
+  fi
+  cat "$STATE/api-key"
+}
+
 # --- local processes: .flux/NAME.pid and .flux/NAME.log -------------------------------------------
 
 pid_of() { cat "$STATE/$1.pid" 2>/dev/null; }
@@ -121,7 +129,7 @@ launch_registry() {
 }
 
 launch_gateway() {
-  launch "gateway-$1" "$(binary flux-gateway)" --config "$ROOT/scripts/demo.toml" --id "gateway-$1" \
+  FLUX_HTTP_API_KEY=$(api_key) launch "gateway-$1" "$(binary flux-gateway)" --config "$ROOT/scripts/demo.toml" --id "gateway-$1" \
     --listen "127.0.0.1:800$1" --admin "127.0.0.1:810$1" --redis "redis://127.0.0.1:$REGISTRY_PORT"
 }
 

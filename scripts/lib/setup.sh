@@ -92,6 +92,7 @@ write_more_gateways() {
   gateway-$n:
     extends: { file: $ROOT/docker/program.yml, service: program }
     container_name: flux-gateway-$n
+    environment: ["FLUX_HTTP_API_KEY=$(api_key)"]
     command: ["flux-gateway", "--config", "/etc/flux/demo.toml", "--allow-anonymous", "--redis", "redis://flux-registry:6379", "--id", "gateway-$n", "--listen", "0.0.0.0:800$n", "--admin", "0.0.0.0:810$n"]
     ports: ["127.0.0.1:800$n:800$n", "127.0.0.1:810$n:810$n"]
 SERVICE
