@@ -56,7 +56,8 @@ def asker(number, channel):
         request = next(token_requests)
         tokens[request] = asyncio.get_running_loop().create_future()
         tell({"client": number, "kind": "token", "channel": channel, "request": request})
-        token = await tokens.pop(request)
+        token = await tokens[request]
+        del tokens[request]
         if token is None:
             raise UnauthorizedError("the test gives no token")
         return token
