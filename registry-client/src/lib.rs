@@ -27,7 +27,7 @@ mod task;
 
 pub use crate::redis::{
     ClientCertificate, ClusterLocator, ClusterSlots, Endpoint, RedisDeployment, RedisLogin,
-    RedisSettings, RedisTls, SLOTS, SentinelDeployment, SentinelLocator, client_at,
+    RedisSettings, RedisTls, SLOTS, SentinelDeployment, SentinelLocator, client_at, install_crypto,
     local_ip_towards, redis_client, slot_of,
 };
 pub use error::{ConfigError, RegistryError};

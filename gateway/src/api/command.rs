@@ -40,7 +40,7 @@ pub async fn publish(arguments: &PublishArguments, key: &str) -> Result<String, 
     let data: Value = serde_json::from_str(data).unwrap_or_else(|_| data.as_str().into());
     let url = format!("{}/api/publish", address.trim_end_matches('/'));
     // For an address with https.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    flux_registry::install_crypto();
     let client = reqwest::Client::builder()
         .timeout(PATIENCE)
         .build()

@@ -548,6 +548,7 @@ impl World {
                     !is_delta || expectation.has_base,
                     "a delta without its base"
                 );
+                expectation.has_base |= !is_delta;
             }
             let offset = push["pub"]["offset"].as_u64();
             assert_eq!(

@@ -50,7 +50,7 @@ fn a_bad_value_is_named_with_what_is_allowed() {
     // Its value is not shown: there may be a password in it.
     assert_refused(
         Plan::new(json!({ "redis": "http://127.0.0.1" })),
-        &["redis", "use redis://", "rediss://"],
+        &["redis", "redis://", "rediss://"],
     );
 }
 

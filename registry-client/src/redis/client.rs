@@ -87,12 +87,16 @@ impl RedisLogin {
     }
 }
 
+/// Names the cryptography that TLS uses in this process: several providers may be compiled in, and
+/// rustls, and what stands on it, asks for one. Whoever was first wins.
+pub fn install_crypto() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// A client for `login`. Nothing is connected yet. The error says what is wrong with the login, without
 /// its password.
 pub fn redis_client(login: &RedisLogin, protocol: ProtocolVersion) -> Result<Client, String> {
-    // Several providers may be compiled in; rustls asks for one to be named. Whoever was first wins.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-
+    install_crypto();
     let info = login
         .url
         .as_str()
