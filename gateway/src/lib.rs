@@ -15,7 +15,8 @@
 //! | send queue, write | `shard/send` |
 //! | the end | `shard/close`, [`drain`] (pure) |
 //!
-//! Around it: [`config`], [`limits`], [`metrics`], [`node`] (start, control plane).
+//! Around it: [`api`] (server API), [`bus`] (between nodes), [`config`], [`limits`], [`metrics`], [`node`] (start,
+//! control plane).
 
 pub mod api;
 pub mod authority;
