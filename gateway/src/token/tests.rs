@@ -1,5 +1,8 @@
 //! Tokens of every algorithm against keys of every kind, claims by the clock, and garbage.
 
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -15,9 +18,14 @@ use super::*;
 use crate::authority::payload::Allowed;
 use crate::authority::{AuthorityMetrics, ConnectGrant};
 
-const RSA_PRIVATE: &str = include_str!("../../tests/keys/rsa_private.pem");
-const RSA_PUBLIC: &str = include_str!("../../tests/keys/rsa_public.pem");
-const RSA_SHORT_PUBLIC: &str = include_str!("../../tests/keys/rsa_short_public.pem");
+/// Keys are made anew: none that signs stands in the repository.
+static RSA_PRIVATE: LazyLock<String> =
+    LazyLock::new(|| openssl("genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048", ""));
+static RSA_PUBLIC: LazyLock<String> = LazyLock::new(|| openssl("pkey -pubout", &RSA_PRIVATE));
+static RSA_SHORT_PUBLIC: LazyLock<String> = LazyLock::new(|| {
+    let short = openssl("genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1024", "");
+    openssl("pkey -pubout", &short)
+});
 const SECRET: &str = "a secret of the tests";
 
 const ALL: [Algorithm; 12] = [
@@ -34,6 +42,23 @@ const ALL: [Algorithm; 12] = [
     Algorithm::ES384,
     Algorithm::EdDSA,
 ];
+
+/// What `openssl` makes of `input`.
+fn openssl(arguments: &str, input: &str) -> String {
+    let mut child = Command::new("openssl")
+        .args(arguments.split_whitespace())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("openssl makes the keys of these tests: install it");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(input.as_bytes()).expect("it reads");
+    drop(stdin);
+    let made = child.wait_with_output().expect("it ends");
+    assert!(made.status.success(), "openssl {arguments}");
+    String::from_utf8(made.stdout).expect("PEM")
+}
 
 fn der(pem: &str) -> Vec<u8> {
     let text: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
@@ -58,7 +83,7 @@ impl Issuer {
         };
         let ed25519 = rs::Ed25519KeyPair::generate_pkcs8(&random).expect("a key");
         Self {
-            rsa: rs::RsaKeyPair::from_pkcs8(&der(RSA_PRIVATE)).expect("the key of the tests"),
+            rsa: rs::RsaKeyPair::from_pkcs8(&der(&RSA_PRIVATE)).expect("the key of the tests"),
             p256: curve(&rs::ECDSA_P256_SHA256_FIXED_SIGNING),
             p384: curve(&rs::ECDSA_P384_SHA384_FIXED_SIGNING),
             ed25519: rs::Ed25519KeyPair::from_pkcs8(ed25519.as_ref()).expect("a key"),
@@ -195,10 +220,7 @@ fn a_token_is_verified_by_a_key_of_its_own_family_and_by_no_other() {
             with(&|c| c.hmac_secret_key = Secret::new(SECRET)),
             &ALL[0..3],
         ),
-        (
-            with(&|c| c.rsa_public_key = RSA_PUBLIC.to_owned()),
-            &ALL[3..9],
-        ),
+        (with(&|c| c.rsa_public_key = RSA_PUBLIC.clone()), &ALL[3..9]),
         (
             with(&|c| c.ecdsa_public_key = issuer.p256_pem()),
             &ALL[9..10],
@@ -228,7 +250,7 @@ fn a_public_key_is_never_taken_for_a_secret() {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     for secret in [
         RSA_PUBLIC.as_bytes().to_vec(),
-        der(RSA_PUBLIC),
+        der(&RSA_PUBLIC),
         RSA_PUBLIC.trim().into(),
     ] {
         let message = format!("{}.{}", part(&json!({"alg": "HS256"})), part(&claims));
@@ -236,7 +258,7 @@ fn a_public_key_is_never_taken_for_a_secret() {
         let tag = ring::hmac::sign(&key, message.as_bytes());
         let token = format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag));
         let config = TokenConfig {
-            rsa_public_key: RSA_PUBLIC.to_owned(),
+            rsa_public_key: RSA_PUBLIC.clone(),
             ..hmac()
         };
         assert!(matches!(
@@ -246,7 +268,7 @@ fn a_public_key_is_never_taken_for_a_secret() {
     }
     // And the operator who puts it into the wrong key is told.
     let config = TokenConfig {
-        hmac_secret_key: Secret::new(RSA_PUBLIC),
+        hmac_secret_key: Secret::new(&*RSA_PUBLIC),
         ..TokenConfig::default()
     };
     let error = config.check("client.token").expect_err("no secret");
@@ -568,8 +590,8 @@ fn keys_of_a_set_verify_their_own_algorithms_alone() {
 #[test]
 fn short_keys_and_keys_that_are_none_are_refused_at_the_start() {
     for (text, says) in [
-        (RSA_SHORT_PUBLIC, "2048 bits"),
-        (RSA_PRIVATE, "no public key"),
+        (RSA_SHORT_PUBLIC.as_str(), "2048 bits"),
+        (RSA_PRIVATE.as_str(), "no public key"),
         (
             "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----",
             "in PEM",
