@@ -110,8 +110,10 @@ class Watch:
             return {client for client, where in self.where.items() if where == node}
 
     def losses(self, clients=None, since=0.0):
+        """Connections that ended; a subscription that ended on a connection that stays (2000 to 2999) is none."""
         with self.lock:
-            return [one for one in self.lost if one[0] >= since and (clients is None or one[1] in clients)]
+            ended = [one for one in self.lost if one[0] >= since and not 2000 <= one[3] < 3000]
+        return [one for one in ended if clients is None or one[1] in clients]
 
     def last_back(self, clients, since):
         """When the last of these clients was live elsewhere; None while one of them is not."""
