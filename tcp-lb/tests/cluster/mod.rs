@@ -303,6 +303,8 @@ impl Cluster {
 
     /// A cluster of ready nodes `node-1` ... behind a balancer that has probed them.
     pub async fn with(nodes: usize, config: Config) -> Cluster {
+        // The tests ask admin pages with reqwest too.
+        flux_registry::install_crypto();
         let store = MemoryStore::new();
         let registry = Registry::memory(store.clone(), registry_times()).expect("a registry");
         let mut all = Vec::new();
