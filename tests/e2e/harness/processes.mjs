@@ -174,6 +174,12 @@ export class Gateway extends Process {
     return this;
   }
 
+  /** Waits until nothing is missing: a node is ready before it has reached Redis for the first time. */
+  async whole() {
+    await until(`${this.id} has all that it needs`, async () => (await this.ready()).degraded.length === 0, 20_000);
+    return this;
+  }
+
   async status() {
     return (await fetch(`http://${this.admin}/api/status`)).json();
   }
@@ -241,6 +247,7 @@ export class Cluster {
     }
     this.balancer = new Balancer(this.redis);
     await Promise.all([...this.gateways, this.balancer].map((process) => process.start()));
+    await Promise.all(this.gateways.map((gateway) => gateway.whole()));
     await this.routes(this.gateways.map((gateway) => gateway.id));
     return this;
   }

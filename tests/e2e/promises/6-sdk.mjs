@@ -80,7 +80,7 @@ async function world(engine) {
     await Promise.all([...gateways, deployment, { remove: () => backend.close() }].filter(Boolean).map((one) => one.remove()));
   };
   try {
-    await Promise.all(gateways.map((gateway) => gateway.start()));
+    await Promise.all(gateways.map(async (gateway) => (await gateway.start()).whole()));
   } catch (error) {
     error.message += `\n${gateways.map((gateway) => gateway.log).join("\n")}`;
     await stop();
@@ -389,8 +389,7 @@ const promises = (door) => ({
     const { nodes } = await api(far, "info", {});
     assert.equal(nodes.length, near === far ? 1 : 2);
     assert.ok(nodes.reduce((sum, node) => sum + node.num_clients, 0) >= 1);
-    const { presence } = await api(far, "presence", { channel });
-    assert.deepEqual(Object.keys(presence), [client.id]);
+    await until("it is present", async () => Object.keys((await api(far, "presence", { channel })).presence).join() === client.id);
   },
 
   "gets deltas where it asks for them, and the whole after them": async ({ near, far, add }) => {
