@@ -57,6 +57,7 @@ impl Dashboard {
             url,
             snapshots,
             client: reqwest::Client::builder()
+                .tls_backend_preconfigured(flux_registry::tls_without_authorities())
                 .redirect(reqwest::redirect::Policy::none())
                 .no_proxy()
                 .build()

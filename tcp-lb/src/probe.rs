@@ -17,9 +17,8 @@ use crate::limits;
 /// # Errors
 /// When the HTTP client cannot be built.
 pub fn client() -> Result<Client, reqwest::Error> {
-    // Built together with the gateway, reqwest speaks TLS and wants to know by whose cryptography.
-    flux_registry::install_crypto();
     Client::builder()
+        .tls_backend_preconfigured(flux_registry::tls_without_authorities())
         .timeout(PROBE_TIMEOUT)
         .pool_max_idle_per_host(0)
         .redirect(reqwest::redirect::Policy::none())

@@ -11,9 +11,8 @@ use crate::limits::{ANSWER_BYTES_MAX, PROBE_TIMEOUT};
 /// The one client of the process. Follows no redirect and uses no proxy: an
 /// admin address is asked itself or not at all.
 pub(crate) fn client() -> Result<reqwest::Client, reqwest::Error> {
-    // Built together with the gateway, reqwest speaks TLS and wants to know by whose cryptography.
-    flux_registry::install_crypto();
     reqwest::Client::builder()
+        .tls_backend_preconfigured(flux_registry::tls_without_authorities())
         .timeout(PROBE_TIMEOUT)
         .connect_timeout(PROBE_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())

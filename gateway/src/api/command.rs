@@ -39,14 +39,9 @@ pub async fn publish(arguments: &PublishArguments, key: &str) -> Result<String, 
     } = arguments;
     let data: Value = serde_json::from_str(data).unwrap_or_else(|_| data.as_str().into());
     let url = format!("{}/api/publish", address.trim_end_matches('/'));
-    // For an address with https.
-    flux_registry::install_crypto();
-    let client = reqwest::Client::builder()
-        .timeout(PATIENCE)
-        .build()
-        .map_err(|error| format!("no HTTP client: {error}"))?;
+    let client = crate::backend::http::client()?;
     let body = serde_json::json!({ "channel": channel, "data": data });
-    let mut request = client.post(&url).json(&body);
+    let mut request = client.post(&url).timeout(PATIENCE).json(&body);
     if !key.is_empty() {
         request = request.header(super::access::KEY_HEADER, key);
     }

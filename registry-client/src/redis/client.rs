@@ -93,6 +93,19 @@ pub fn install_crypto() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
+/// TLS that trusts nobody: for an HTTP client that speaks to admin pages without TLS. Left to itself it
+/// would look for the machine's certificates, and fail where there are none, as in an image that has
+/// nothing but the programs.
+#[must_use]
+pub fn tls_without_authorities() -> rustls::ClientConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has what the default versions of TLS need")
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth()
+}
+
 /// A client for `login`. Nothing is connected yet. The error says what is wrong with the login, without
 /// its password.
 pub fn redis_client(login: &RedisLogin, protocol: ProtocolVersion) -> Result<Client, String> {

@@ -14,7 +14,10 @@ mod locate;
 mod place;
 mod slots;
 
-pub use client::{ClientCertificate, RedisLogin, install_crypto, local_ip_towards, redis_client};
+pub use client::{
+    ClientCertificate, RedisLogin, install_crypto, local_ip_towards, redis_client,
+    tls_without_authorities,
+};
 pub use deployment::{RedisDeployment, RedisSettings, RedisTls, SentinelDeployment};
 pub use locate::{ClusterLocator, SentinelLocator, client_at};
 pub use slots::{ClusterSlots, Endpoint, SLOTS, slot_of};
