@@ -13,6 +13,7 @@ const TEST_MS = 120_000;
 const folder = fileURLToPath(new URL("promises", import.meta.url));
 const wanted = process.argv.slice(2).join(" ");
 const counts = { passed: 0, failed: 0, skipped: 0 };
+const failures = [];
 
 function within(promise, ms, what) {
   let timer;
@@ -22,6 +23,12 @@ function within(promise, ms, what) {
 
 function indent(text) {
   return text.replaceAll(/^/gm, "        ");
+}
+
+/** Said where it happened, and once more at the end, where whoever reads only the end of a log finds it. */
+function reportFailure(name, error) {
+  console.log(`FAILED  ${name}\n${indent(error.stack)}`);
+  failures.push(`${name}: ${error.message.split("\n", 1)[0]}`);
 }
 
 async function runSuite(suite) {
@@ -36,7 +43,7 @@ async function runSuite(suite) {
       console.log(`skipped: ${suite.name}: ${error.message}`);
     } else {
       counts.failed += tests.length;
-      console.log(`FAILED  ${suite.name} (its start)\n${indent(error.stack)}`);
+      reportFailure(`${suite.name} (its start)`, error);
     }
     return;
   }
@@ -61,7 +68,7 @@ async function runTest(suite, world, { name, run }) {
       console.log(`skipped: ${suite.name}: ${name}: ${error.message}`);
     } else {
       counts.failed += 1;
-      console.log(`FAILED  ${suite.name}: ${name}\n${indent(error.stack)}`);
+      reportFailure(`${suite.name}: ${name}`, error);
       for (const process of world.processes?.() ?? []) {
         console.log(indent(`${process.name}${process.exit ? ` ended ${JSON.stringify(process.exit)}` : ""}:\n${process.log.split("\n").slice(-8).join("\n")}`));
       }
@@ -75,5 +82,6 @@ for (const file of readdirSync(folder).sort()) {
   for (const suite of suites) await runSuite(suite);
 }
 endPython();
+for (const failure of failures) console.log(`FAILED  ${failure}`);
 console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
 process.exit(counts.failed === 0 && counts.passed > 0 ? 0 : 1);
