@@ -35,7 +35,7 @@ class Watch:
     and how many are back, by node. Times are those of this machine's clock, in seconds.
     """
 
-    def __init__(self, clients, channels, rate, on_batch=lambda *_: None):
+    def __init__(self, clients, channels, rate, on_batch=lambda *_: None, url=CLIENTS):
         self.clients = clients
         self.on_batch = on_batch
         self.started = None
@@ -48,7 +48,7 @@ class Watch:
         self.batch = (collections.Counter(), collections.Counter())
         self.ready = threading.Event()
         self.process = subprocess.Popen(
-            bench("watch", CLIENTS, "--clients", str(clients), "--channels", str(channels),
+            bench("watch", url, "--clients", str(clients), "--channels", str(channels),
                   "--rate", str(rate), "--stdin", "--settle", str(SETTLE_S_MAX), "--json"),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip

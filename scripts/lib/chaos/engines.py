@@ -45,6 +45,11 @@ class Docker(Engine):
 
     name = "docker"
 
+    def balancer_itself(self):
+        """The balancer's own address. The proxy behind a published port spends six descriptors on each connection."""
+        address = run("docker", "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", "flux-tcp-lb")
+        return f"ws://{address}:8080/connection/websocket"
+
     def kill(self, node):
         self.act("docker", "kill", f"flux-{node}")
 
@@ -124,6 +129,9 @@ class Local(Engine):
     """Processes by the pid that start.sh left in .flux/."""
 
     name = "local"
+
+    def balancer_itself(self):
+        return cluster.CLIENTS
 
     def pid(self, node):
         return int(read_state(f"{node}.pid") or 0)

@@ -19,7 +19,7 @@ BACK_READY_S = 30
 
 
 @contextlib.contextmanager
-def live_clients(story, count, node=None, channels=None, rate=None):
+def live_clients(story, count, node=None, channels=None, rate=None, url=cluster.CLIENTS):
     """Clients that are live and publish, `node` with its share of them; stopped whatever happens."""
     rate = rate or max(20, count // 3)
     if not cluster.wait_for(40, cluster.all_ready):
@@ -29,7 +29,7 @@ def live_clients(story, count, node=None, channels=None, rate=None):
         if not cluster.wait_for(45, lambda: cluster.share_whole(node)):
             raise Failed("new connections do not go where the ring says; see /api/nodes of the balancer")
     # Channels with 10 clients each: what is published is heard on every node.
-    watch = Watch(count, channels or max(1, count // 10), rate, on_batch=story.clients)
+    watch = Watch(count, channels or max(1, count // 10), rate, on_batch=story.clients, url=url)
     try:
         watch.wait_ready()
         # The nodes' first full picture, before anything happens.
@@ -280,7 +280,7 @@ def storm(engine, story, clients):
     """All clients of one channel lose their connections at once and recover."""
     # Two descriptors a flow at the balancer, and the load client's own.
     count = min(STORM_CLIENTS_MAX, clients * 40)
-    with live_clients(story, count, channels=1, rate=10) as watch:
+    with live_clients(story, count, channels=1, rate=10, url=engine.balancer_itself()) as watch:
         before = {node: cluster.metric(node, HISTORY_READS) for node in cluster.node_ids()}
         everybody = set(range(count))
         at = story.fault(lambda: (story.action(f"all {count} connections are cut"), watch.mark("cut")))
