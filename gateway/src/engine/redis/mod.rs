@@ -16,6 +16,9 @@
 //! | which channels are and should be subscribed | `interest` |
 //! | the format of a message in Redis | `record` |
 //! | order per channel, and the ways to the shards | `shards` |
+//! | channels with history: where subscribers are, what is read for them | `streams` (no I/O) |
+//! | what is asked of Redis besides, and its answers | `questions` |
+//! | who is present | `present` (no I/O) |
 //! | the two connections | `link` |
 //!
 //! All of it but the shards' doors runs on the control plane's thread.
@@ -32,7 +35,6 @@ mod link;
 mod present;
 mod publish;
 mod questions;
-mod recent;
 mod record;
 mod route;
 mod scripts;
@@ -42,8 +44,6 @@ mod shards;
 #[cfg(test)]
 mod simulation;
 mod streams;
-#[cfg(test)]
-mod streams_simulation;
 mod topology;
 
 pub use config::{RedisConfig, RedisConfigError};

@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use flux_runtime::mailbox::{Receiver, WakeSource, mailbox, wake_pair};
 
-use super::super::history::{HistoryOptions, RecoveryMode, RecoveryRequest};
-use super::super::outbox::Outbox;
-use super::super::request::Mail;
-use super::super::{Asker, EngineMetrics, Event};
-use super::scripts::{Range, Stretch};
-use super::shards::Shards;
-use super::streams::{Pushed, Streams, Wanted};
+use super::super::super::history::{HistoryOptions, RecoveryMode, RecoveryRequest};
+use super::super::super::outbox::Outbox;
+use super::super::super::request::Mail;
+use super::super::super::{Asker, EngineMetrics, Event};
+use super::super::scripts::{Range, Stretch};
+use super::super::shards::Shards;
+use super::{Pushed, Streams, Wanted};
 use crate::pubsub::{ChannelKey, Epoch, KnownEpoch, MessageRef, StreamPosition, Variant};
 
 const CHANNEL: &str = "c";

@@ -3,10 +3,10 @@
 
 use flux_runtime::log::LogWriter;
 
-use super::super::history::{
+use super::super::super::history::{
     Publications, Recovery, RecoveryMode, RecoveryRequest, StoredPublication,
 };
-use super::super::stream::Window;
+use super::super::super::stream::Window;
 use crate::pubsub::{KnownEpoch, MessageRef, StreamPosition};
 
 #[derive(Default)]
