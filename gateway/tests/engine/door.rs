@@ -18,6 +18,7 @@ use flux_runtime::control::Readiness;
 use flux_runtime::mailbox::WakeSource;
 
 use crate::node::{PATIENCE, wakes};
+use crate::redis_server::RedisServer;
 
 pub(crate) const HISTORY: HistoryOptions = HistoryOptions {
     size: 1_000,
@@ -275,6 +276,13 @@ impl RedisNode {
         let mut node = Self::start(RedisConfig::new(url), |engine| engine);
         node.wait_until_up();
         node
+    }
+
+    /// Two of them, joined by a server of their own; `None` where the test is skipped.
+    pub(crate) fn two() -> Option<(RedisServer, Self, Self)> {
+        let server = RedisServer::start()?;
+        let (a, b) = (Self::joined(&server.url()), Self::joined(&server.url()));
+        Some((server, a, b))
     }
 
     pub(crate) fn wait_until_up(&mut self) {

@@ -17,4 +17,5 @@ mod door;
 mod memory;
 mod redis;
 mod redis_history;
+mod redis_losses;
 mod redis_presence;
