@@ -219,8 +219,14 @@ pub const REDIS_PUBLISH_BATCH: usize = 512;
 pub const REDIS_PIPELINES_MAX: usize = 8;
 /// Time between two probes through Redis to the own subscriber connection.
 pub const REDIS_PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// Silence of the own probes after which both connections are replaced.
-pub const REDIS_PROBE_DEADLINE: Duration = Duration::from_secs(3);
+/// Silence of the own probes after which all connections are replaced, counted from the last probe (or other
+/// own message) that came back. One that dies silently is found at most so long after it, as the last one
+/// came back before that; the rest of [`REDIS_LOSS_MAX`] is for new connections, for the subscriptions and
+/// for reading what was missed.
+pub const REDIS_PROBE_DEADLINE: Duration = Duration::from_millis(2_500);
+/// Within this time a connection that dies silently is found and replaced, and its subscriptions have what
+/// they missed, where Redis answers a new connection at once.
+pub const REDIS_LOSS_MAX: Duration = Duration::from_secs(3);
 /// Longest pause between two attempts to reach Redis.
 pub const REDIS_RECONNECT_DELAY_MAX: Duration = Duration::from_secs(1);
 /// Time between two looks at where Redis is, while nothing speaks against what is known: sentinels and
@@ -257,7 +263,9 @@ pub const REDIS_STREAM_LINGER: Duration = Duration::from_secs(30);
 // A record must fit into what may wait, or it could never be delivered.
 const _: () = assert!(REDIS_RECORD_BYTES_MAX < REDIS_RECEIVED_BYTES_MAX);
 const _: () = assert!(REDIS_RECORD_BYTES_MAX < PARKED_BYTES_MAX);
+// One probe that takes long is no silence.
 const _: () = assert!(REDIS_PROBE_INTERVAL.as_millis() * 2 < REDIS_PROBE_DEADLINE.as_millis());
+const _: () = assert!(REDIS_PROBE_DEADLINE.as_millis() + 500 <= REDIS_LOSS_MAX.as_millis());
 
 /// Events of the engine that a shard takes in one turn; what is left waits for the next one, behind
 /// a round, so that many small channels cannot keep a shard from sending.

@@ -5,10 +5,11 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use flux_gateway::engine::PublishOptions;
 use flux_gateway::engine::history::{HistoryOptions, HistoryQuery};
+use flux_gateway::limits::REDIS_LOSS_MAX;
 use flux_gateway::protocol::ErrorCode;
 use flux_gateway::pubsub::{Epoch, StreamPosition};
 
@@ -135,8 +136,10 @@ fn connections_that_swallow_everything_are_found_and_what_was_missed_is_read() {
     }
     b.wait_until_away();
     println!("found after {:?}", swallowed.elapsed());
-    assert!(swallowed.elapsed() < Duration::from_secs(4));
     b.door.has_all(key, 1, 200);
+    let took = swallowed.elapsed();
+    println!("whole after {took:?}");
+    assert!(took < REDIS_LOSS_MAX, "whole after {took:?}");
     assert!(b.metrics.redis_filled.get() >= 190);
     assert_eq!(b.metrics.redis_insufficient.get(), 0);
 }
