@@ -21,7 +21,9 @@ use clap::Parser;
 use crate::net::{EpollNet, RingNet};
 use crate::options::{Cli, Command, Engine};
 use crate::report::Output;
-use crate::scenarios::{Stop, connect, echo, fanout, idle, pairs, serve_echo, watch};
+use crate::scenarios::{
+    Stop, connect, echo, fanout, idle, pairs, redis_publish, serve_echo, watch,
+};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -67,6 +69,15 @@ fn run(command: &Command, output: &Output) -> Result<bool> {
             let report = match engine(options.engine(), output)? {
                 Loop::Ring(net) => fanout::run(*net, &options.scenario(), output, &stop)?,
                 Loop::Epoll(net) => fanout::run(*net, &options.scenario(), output, &stop)?,
+            };
+            output.finish(&report);
+            Ok(report.complete())
+        }
+        Command::RedisPublish(options) => {
+            let scenario = options.scenario()?;
+            let report = match engine(options.engine(), output)? {
+                Loop::Ring(net) => redis_publish::run(*net, &scenario, output, &stop)?,
+                Loop::Epoll(net) => redis_publish::run(*net, &scenario, output, &stop)?,
             };
             output.finish(&report);
             Ok(report.complete())

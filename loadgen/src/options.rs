@@ -1,13 +1,15 @@
 //! The command line: every count and time has a bound, every address is the user's.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::scenarios::open::Opening;
-use crate::scenarios::{connect, echo, fanout, idle, pairs, watch};
+use crate::scenarios::{connect, echo, fanout, idle, pairs, redis_publish, watch};
 
 /// Longest run of any command.
 const DURATION_S_MAX: u64 = 24 * 3600;
@@ -29,6 +31,7 @@ pub(crate) enum Command {
     ProbeConnect(ProbeConnect),
     Echo(Echo),
     Fanout(Fanout),
+    RedisPublish(RedisPublish),
     Idle(Idle),
     /// Round trips through a TCP balancer (ws:// or tcp://); --server-pid is the balancer's
     Relay(Echo),
@@ -44,6 +47,7 @@ impl Command {
             Self::ProbeConnect(options) => options.common.json,
             Self::Echo(options) | Self::Relay(options) => options.common.json,
             Self::Fanout(options) => options.common.json,
+            Self::RedisPublish(options) => options.json,
             Self::Idle(options) => options.common.json,
             Self::ServeEcho(options) => options.json,
             Self::Watch(options) => options.common.json,
@@ -173,6 +177,33 @@ pub(crate) struct Fanout {
     size: u64,
     #[command(flatten)]
     window: Window,
+}
+
+/// What Redis alone takes from publish to receipt: a recorded command again and again, no gateway
+#[derive(Debug, Args)]
+pub(crate) struct RedisPublish {
+    /// Where Redis is; it has to answer without a password
+    #[arg(long, value_name = "IP:PORT")]
+    address: SocketAddr,
+    /// A publishing command as it went over the wire, recorded from `fanout` with the same --size
+    #[arg(long, value_name = "FILE")]
+    command: PathBuf,
+    /// The pub/sub channel that it publishes to
+    #[arg(long)]
+    channel: String,
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    subscribers: u64,
+    /// Publications per second
+    #[arg(long, default_value_t = 100.0, value_parser = positive)]
+    rate: f64,
+    /// Bytes of a publication's data
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(40..=1 << 20))]
+    size: u64,
+    #[command(flatten)]
+    window: Window,
+    /// Report as JSON on stdout
+    #[arg(long)]
+    json: bool,
 }
 
 /// Resident memory of idle subscribed connections
@@ -310,6 +341,28 @@ impl Fanout {
             duration: self.window.duration(),
             server_pids: self.window.server_pids.clone(),
         }
+    }
+}
+
+impl RedisPublish {
+    pub(crate) fn engine(&self) -> Option<Engine> {
+        self.window.engine
+    }
+
+    pub(crate) fn scenario(&self) -> Result<redis_publish::Options> {
+        let command = fs::read(&self.command)
+            .with_context(|| format!("--command {}", self.command.display()))?;
+        Ok(redis_publish::Options {
+            address: self.address,
+            command,
+            channel: self.channel.clone(),
+            subscribers: self.subscribers as usize,
+            rate: self.rate,
+            size: self.size as usize,
+            warmup: self.window.warmup(),
+            duration: self.window.duration(),
+            server_pids: self.window.server_pids.clone(),
+        })
     }
 }
 

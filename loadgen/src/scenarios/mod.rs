@@ -7,6 +7,7 @@ pub(crate) mod fanout;
 pub(crate) mod idle;
 pub(crate) mod open;
 pub(crate) mod pairs;
+pub(crate) mod redis_publish;
 pub(crate) mod serve_echo;
 pub(crate) mod watch;
 

@@ -1,0 +1,7 @@
+"""Side-by-side benchmarks: what scripts/bench is made of.
+
+rounds      programs started and stopped, interleaved rounds, medians
+peers       peers from package registries
+cases       echo, fan-out, idle memory, balancers
+publish     the way of a publication through Redis, against Redis's own
+"""

@@ -1,0 +1,221 @@
+"""Programs that a benchmark starts and stops, and the figures of its rounds."""
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+PEERS = os.path.join(ROOT, "scripts", "peers")
+CACHE = os.path.join(ROOT, ".flux", "bench")
+START_S_MAX = 20
+STOP_S_MAX = 10
+STEP_S_MAX = 180
+# Share of a core that other programs may use before a figure is remarked upon.
+OTHERS_MAX = 0.15
+
+
+class Failed(Exception):
+    """One line for the user."""
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(command, **options):
+    done = subprocess.run(command, text=True, capture_output=True, timeout=900, check=False, **options)
+    if done.returncode != 0:
+        tail = (done.stderr or done.stdout).strip().splitlines()[-5:]
+        raise Failed(f"`{' '.join(command)}` failed ({done.returncode}): " + " | ".join(tail))
+    return done.stdout
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def needs(*programs):
+    """Programs of the system: each a name and the package that has it."""
+    for program, package in programs:
+        if shutil.which(program) is None:
+            raise Failed(f"{program} is missing: apt-get install {package}")
+
+
+class Bench:
+    """One run of `scripts/bench`: which cores, how many rounds, what is running.
+
+    `folder` is for logs and files and goes with the run, as everything does that was started.
+    """
+
+    def __init__(self, options, folder):
+        cores = sorted(os.sched_getaffinity(0))
+        self.server_core, self.load_core = cores[0], cores[1 if len(cores) > 1 else 0]
+        if len(cores) < 2:
+            say("only one core: server and load generator share it, the figures compare but say little")
+        self.quick = options.quick
+        self.rounds = options.rounds or (1 if options.quick else 5)
+        self.seconds = 1 if options.quick else 4
+        self.ours = options.ours
+        self.folder = folder
+        self.stack = contextlib.ExitStack()
+        self.target = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
+        self.remarks = set()
+
+    # -- programs ---------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def running(self):
+        """What is started inside is stopped at its end."""
+        outer, self.stack = self.stack, contextlib.ExitStack()
+        try:
+            yield
+        finally:
+            inner, self.stack = self.stack, outer
+            inner.close()
+
+    def build(self, *packages):
+        say("building " + ", ".join(packages) + " (release)")
+        names = [argument for package in packages for argument in ("-p", package)]
+        run(["cargo", "build", "--release", "--quiet", *names], cwd=ROOT)
+
+    def binary(self, name):
+        return os.path.join(self.target, "release", name)
+
+    def start(self, command, port, core, env=None, name="server"):
+        """Starts a program on one core and waits until it accepts connections."""
+        log_path = os.path.join(self.folder, f"{name}-{port}.log")
+        with open(log_path, "w") as log:
+            process = subprocess.Popen(
+                ["taskset", "-c", str(core), *command],
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.folder,
+                env={**os.environ, **(env or {})})
+        self.stack.callback(stop, process)
+        until = time.monotonic() + START_S_MAX
+        while True:
+            if process.poll() is not None or time.monotonic() > until:
+                with open(log_path) as log:
+                    raise Failed(f"{name} did not start: " + log.read().strip()[-500:])
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                return process
+            time.sleep(0.05)
+
+    def load(self, *arguments):
+        """One run of flux-bench on the load core: its report."""
+        done = subprocess.run(
+            ["taskset", "-c", str(self.load_core), self.binary("flux-bench"), *map(str, arguments), "--json"],
+            text=True, capture_output=True, timeout=STEP_S_MAX, check=False)
+        lines = done.stdout.strip().splitlines()
+        if not lines:
+            raise Failed(f"flux-bench {arguments[0]}: " + done.stderr.strip()[-500:])
+        report = json.loads(lines[-1])
+        if done.returncode != 0:
+            self.remarks.add(f"flux-bench {' '.join(map(str, arguments))} was not complete: {done.stderr.strip() or 'see its report'}")
+        cpu = report.get("cpu", {})
+        if cpu.get("load_limited"):
+            self.remarks.add("the load generator was above 90 % of its core in some rounds: the faster server may be held back")
+        if cpu.get("other_cores", 0) > OTHERS_MAX and report["scenario"] != "relay":
+            self.remarks.add("other programs used more than 15 % of a core in some rounds: run again on a quiet machine")
+        return report
+
+    def gateway(self, core, *more, config="ours.toml"):
+        """A node on one core with one shard: its port for clients and the process."""
+        port = free_port()
+        if self.ours:
+            command = [part.format(port=port) for part in shlex.split(self.ours)]
+        else:
+            if "--admin" not in more:
+                more = (*more, "--admin", f"127.0.0.1:{free_port()}")
+            command = [self.binary("flux-gateway"), "--listen", f"127.0.0.1:{port}",
+                       "--config", os.path.join(PEERS, config), "--shards", "1", *more]
+        return port, self.start(command, port, core, name="flux-gateway", env={"FLUX_LOG": "info"})
+
+    def redis(self, core):
+        """A Redis that keeps nothing on disk: its port and the process."""
+        port = free_port()
+        command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        return port, self.start(command, port, core, name="redis")
+
+    # -- figures ----------------------------------------------------------------------------
+
+    def row(self, name, unit, measures, less_is_better=False):
+        """`measures`: name -> function that measures once. Interleaved rounds, medians, ratio."""
+        return self.rows([(name, unit, None, less_is_better)], measures)[0]
+
+    def rows(self, kinds, measures):
+        """Several figures of the same rounds: `kinds` is (name, unit, key, less_is_better)."""
+        values = {kind[0]: {who: [] for who in measures} for kind in kinds}
+        for number in range(self.rounds):
+            for who, measure in measures.items():
+                measured = measure()
+                for name, _, key, _ in kinds:
+                    values[name][who].append(measured[key] if key else measured)
+            now = ", ".join(f"{kind[0]} {who} {shown(values[kind[0]][who][-1])}" for kind in kinds for who in measures)
+            say(f"  round {number + 1} of {self.rounds}: {now}")
+        return [finished(name, unit, less, values[name]) for name, unit, _, less in kinds]
+
+
+def finished(name, unit, less_is_better, values):
+    """The row of a figure: `values` are those of each round, by who was measured."""
+    medians = {who: statistics.median(each) for who, each in values.items()}
+    rounds = len(values["ours"])
+    ours, peers = medians.pop("ours"), medians
+    ratio = None
+    if peers and ours:
+        ratio = min(peers.values()) / ours if less_is_better else ours / max(peers.values())
+    return {"name": name, "unit": unit, "ours": rounded(ours), "peers": {who: rounded(value) for who, value in peers.items()},
+            "ratio": None if ratio is None else round(ratio, 3), "rounds": rounds}
+
+
+def rounded(value):
+    """To what a median of a few rounds is good for."""
+    return round(value, 1 if abs(value) >= 100 else 3)
+
+
+def shown(value):
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.1f}" if abs(value) >= 100 else f"{value:,.2f}"
+
+
+def table(case, rows):
+    print(f"\n{case} (medians of {rows[0]['rounds']} rounds)")
+    for row in rows:
+        peers = "   ".join(f"{who} {shown(value):>12}" for who, value in row["peers"].items())
+        ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f} x"
+        print(f"  {row['name']:<22} {row['unit']:<18} ours {shown(row['ours']):>12}   {peers}   {ratio}")
+
+
+def stop(process):
+    """Ends a program that this script started, by its pid; a drain is not waited for."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(1)
+    if process.poll() is None:
+        process.kill()
+        process.wait(STOP_S_MAX)
+
+
+def required(report, key):
+    value = report.get(key)
+    if value is None:
+        raise Failed(f"the server used too little CPU to measure `{key}`: {json.dumps(report)}")
+    return value
+
+
+def cpu_s(pid):
+    """CPU time of a process so far, user and system, all threads, in seconds."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+    except OSError as error:
+        raise Failed(f"process {pid} is gone: {error}") from error
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
