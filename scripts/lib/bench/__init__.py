@@ -4,4 +4,5 @@ rounds      programs started and stopped, interleaved rounds, medians
 peers       peers from package registries
 cases       echo, fan-out, idle memory, balancers
 publish     the way of a publication through Redis, against Redis's own
+compare     all of them in one table
 """

@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.request
 
-from .rounds import START_S_MAX, STEP_S_MAX, Failed, cpu_s, finished, free_port, needs, say, shown
+from .rounds import START_S_MAX, STEP_S_MAX, Failed, cpu_s, finished, free_port, needs
 
 # Bytes of a publication's data.
 SIZE = 100
@@ -29,10 +29,10 @@ PUBLISHERS = 8
 COMMANDS_A_SECOND = 40_000
 # The nodes' batches: REDIS_PUBLISH_BATCH in gateway/src/limits.rs.
 BATCH_MAX = 512
+DEEPEST = f"redis-benchmark -P {BATCH_MAX}"
 
 
 def publish(bench):
-    bench.build("flux-bench", "flux-gateway")
     needs(("redis-server", "redis-server"), ("redis-benchmark", "redis-tools"))
     redis_port, redis = bench.redis(bench.server_core)
     from_url, to_url = (node(bench, number, redis_port) for number in (1, 2))
@@ -114,15 +114,16 @@ def throughput(bench, redis_port, redis, from_url, to_url, command):
     """Publications per second of Redis's CPU time. redis-benchmark sends as many at once as Redis has read
     at once in the gateway's round before, and has one subscriber as the gateway's round has."""
     depth = 1
+    rate = 3_000 if bench.quick else HIGH_RATE
 
     def ours():
         nonlocal depth
         watch = RedisWatch(redis_port, redis.pid)
         report = bench.load("fanout", to_url, "--publish-url", from_url, "--subscribers", 1, "--publishers", PUBLISHERS,
-                            "--rate", HIGH_RATE, "--size", SIZE, "--duration", bench.seconds)
+                            "--rate", rate, "--size", SIZE, "--duration", bench.seconds)
         found = watch.finish()
         if report["refused"]:
-            bench.remarks.add(f"{report['refused']} publications were refused at {HIGH_RATE}/s")
+            bench.remarks.add(f"{report['refused']} publications were refused at {rate:,}/s")
         depth = max(1, round(found["depth"]))
         return found
 
@@ -133,10 +134,10 @@ def throughput(bench, redis_port, redis, from_url, to_url, command):
             return watch.finish()
 
     kinds = [("throughput", "pubs/redis-cpu-s", "per_cpu", False), ("pipelining", "commands/read", "depth", False)]
-    rows = bench.rows(kinds, {"ours": ours, "redis-benchmark": lambda: peer(depth), f"with -P {BATCH_MAX}": lambda: peer(BATCH_MAX)})
+    rows = bench.rows(kinds, {"ours": ours, "redis-benchmark": lambda: peer(depth), DEEPEST: lambda: peer(BATCH_MAX)})
     # More commands in a read are not better or worse: the row shows that they are the same.
     rows[1]["ratio"] = None
-    same, most = rows[0]["peers"]["redis-benchmark"], rows[0]["peers"][f"with -P {BATCH_MAX}"]
+    same, most = rows[0]["peers"]["redis-benchmark"], rows[0]["peers"][DEEPEST]
     rows[0]["ratio"] = round(rows[0]["ours"] / same, 3)
     bench.remarks.add(f"throughput's ratio is to redis-benchmark with the same pipelining; to -P {BATCH_MAX} it is {rows[0]['ours'] / most:.2f} x")
     return rows
@@ -220,14 +221,9 @@ def latency(bench, redis_port, redis, from_url, to_url, command):
     def peer():
         return measured("redis-publish", "--address", f"127.0.0.1:{redis_port}", "--command", path, "--channel", command.channel)
 
-    values = {"p50": {"ours": [], "redis": []}, "p99": {"ours": [], "redis": []}}
-    for number in range(bench.rounds):
-        for who, measure in {"ours": ours, "redis": peer}.items():
-            for key, value in measure().items():
-                values[key][who].append(value)
-        say(f"  round {number + 1} of {bench.rounds}: " + ", ".join(
-            f"{key} {who} {shown(each[-1])} ms" for key, both in values.items() for who, each in both.items()))
-    above = [mine - theirs for mine, theirs in zip(values["p99"]["ours"], values["p99"]["redis"], strict=True)]
     rate = window[1]
-    return [finished(f"{rate}/s {key}", "ms", True, both) for key, both in values.items()] + [
-        finished(f"{rate}/s p99 above Redis's", "ms", True, {"ours": above})]
+    kinds = [(f"{rate:,}/s {key}", "ms", key, True) for key in ("p50", "p99")]
+    rows = bench.rows(kinds, {"ours": ours, "redis": peer})
+    pairs = zip(rows[1]["values"]["ours"], rows[1]["values"]["redis"], strict=True)
+    above = [mine - theirs for mine, theirs in pairs]
+    return [*rows, finished(f"{rate:,}/s p99 above Redis's", "ms", True, {"ours": above})]

@@ -31,7 +31,7 @@ def say(text):
 
 
 def run(command, **options):
-    done = subprocess.run(command, text=True, capture_output=True, timeout=900, check=False, **options)
+    done = subprocess.run(command, text=True, capture_output=True, timeout=3600, check=False, **options)
     if done.returncode != 0:
         tail = (done.stderr or done.stdout).strip().splitlines()[-5:]
         raise Failed(f"`{' '.join(command)}` failed ({done.returncode}): " + " | ".join(tail))
@@ -45,10 +45,27 @@ def free_port():
 
 
 def needs(*programs):
-    """Programs of the system: each a name and the package that has it."""
-    for program, package in programs:
+    """Programs of the system, each a name and the packages that have it; what is missing is installed
+    where apt-get can do that unasked."""
+    missing = [(program, packages) for program, packages in programs if shutil.which(program) is None]
+    if missing and shutil.which("apt-get"):
+        packages = [package for _, each in missing for package in each.split()]
+        say("installing " + " ".join(packages) + " (apt-get)")
+        apt = [*([] if os.geteuid() == 0 else ["sudo", "-n"]), "apt-get"]
+        if not run_quietly(*apt, "install", "-y", "-q", *packages):
+            run_quietly(*apt, "update", "-q")
+            run_quietly(*apt, "install", "-y", "-q", *packages)
+    for program, packages in missing:
         if shutil.which(program) is None:
-            raise Failed(f"{program} is missing: apt-get install {package}")
+            raise Failed(f"{program} is missing: apt-get install {packages}")
+
+
+def run_quietly(*command):
+    """Whether the command has done it."""
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run(command, env=environment, capture_output=True, timeout=600, check=False).returncode == 0
+    return False
 
 
 class Bench:
@@ -70,6 +87,10 @@ class Bench:
         self.stack = contextlib.ExitStack()
         self.target = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
         self.remarks = set()
+        # Cases that could not run.
+        self.failures = []
+        # Whether the load generator was the limit since this was last looked at.
+        self.load_limited = False
 
     # -- programs ---------------------------------------------------------------------------
 
@@ -83,10 +104,12 @@ class Bench:
             inner, self.stack = self.stack, outer
             inner.close()
 
-    def build(self, *packages):
-        say("building " + ", ".join(packages) + " (release)")
-        names = [argument for package in packages for argument in ("-p", package)]
-        run(["cargo", "build", "--release", "--quiet", *names], cwd=ROOT)
+    def build(self):
+        """Ours, always all of it: what is chosen decides the features of the crates that are shared, and
+        another choice would build them again. With `--ours` the load generator alone."""
+        names = ["flux-bench", *([] if self.ours else ["flux-gateway", "flux-lb"])]
+        say("building " + ", ".join(names) + " (release)")
+        run(["cargo", "build", "--release", "--quiet", *(argument for name in names for argument in ("-p", name))], cwd=ROOT)
 
     def binary(self, name):
         return os.path.join(self.target, "release", name)
@@ -121,8 +144,7 @@ class Bench:
         if done.returncode != 0:
             self.remarks.add(f"flux-bench {' '.join(map(str, arguments))} was not complete: {done.stderr.strip() or 'see its report'}")
         cpu = report.get("cpu", {})
-        if cpu.get("load_limited"):
-            self.remarks.add("the load generator was above 90 % of its core in some rounds: the faster server may be held back")
+        self.load_limited |= cpu.get("load_limited", False)
         if cpu.get("other_cores", 0) > OTHERS_MAX and report["scenario"] != "relay":
             self.remarks.add("other programs used more than 15 % of a core in some rounds: run again on a quiet machine")
         return report
@@ -154,14 +176,24 @@ class Bench:
     def rows(self, kinds, measures):
         """Several figures of the same rounds: `kinds` is (name, unit, key, less_is_better)."""
         values = {kind[0]: {who: [] for who in measures} for kind in kinds}
+        limited = {who: 0 for who in measures}
         for number in range(self.rounds):
             for who, measure in measures.items():
+                self.load_limited = False
                 measured = measure()
+                limited[who] += self.load_limited
                 for name, _, key, _ in kinds:
                     values[name][who].append(measured[key] if key else measured)
             now = ", ".join(f"{kind[0]} {who} {shown(values[kind[0]][who][-1])}" for kind in kinds for who in measures)
             say(f"  round {number + 1} of {self.rounds}: {now}")
-        return [finished(name, unit, less, values[name]) for name, unit, _, less in kinds]
+        rows = [finished(name, unit, less, values[name]) for name, unit, _, less in kinds]
+        # A median of rounds of which most were cut short by the load generator says nothing of the server.
+        stopped = [who for who, count in limited.items() if 2 * count > self.rounds]
+        for row in rows:
+            row["load_limited"] = stopped
+            if stopped:
+                row["ratio"] = None
+        return rows
 
 
 def finished(name, unit, less_is_better, values):
@@ -173,7 +205,8 @@ def finished(name, unit, less_is_better, values):
     if peers and ours:
         ratio = min(peers.values()) / ours if less_is_better else ours / max(peers.values())
     return {"name": name, "unit": unit, "ours": rounded(ours), "peers": {who: rounded(value) for who, value in peers.items()},
-            "ratio": None if ratio is None else round(ratio, 3), "rounds": rounds}
+            "ratio": None if ratio is None else round(ratio, 3), "rounds": rounds,
+            "values": {who: [rounded(value) for value in each] for who, each in values.items()}}
 
 
 def rounded(value):
@@ -186,11 +219,18 @@ def shown(value):
 
 
 def table(case, rows):
-    print(f"\n{case} (medians of {rows[0]['rounds']} rounds)")
+    rounds = rows[0]["rounds"]
+    print(f"\n{case} ({f'medians of {rounds} rounds' if rounds > 1 else 'one round, which judges nothing'})")
     for row in rows:
         peers = "   ".join(f"{who} {shown(value):>12}" for who, value in row["peers"].items())
-        ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f} x"
-        print(f"  {row['name']:<22} {row['unit']:<18} ours {shown(row['ours']):>12}   {peers}   {ratio}")
+        print(f"  {row['name']:<22} {row['unit']:<18} ours {shown(row['ours']):>12}   {peers}   {verdict(row)}")
+
+
+def verdict(row):
+    """The ratio, or why there is none."""
+    if row.get("load_limited"):
+        return f"no conclusion: the load generator was above 90 % of its core ({', '.join(row['load_limited'])})"
+    return "-" if row["ratio"] is None else f"{row['ratio']:.2f} x"
 
 
 def stop(process):

@@ -1,0 +1,68 @@
+"""All cases in one table, ours against each peer, with the machine and the versions beside it."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+
+from . import cases, publish
+from .peers import BUN
+from .rounds import ROOT, Failed, say, shown, verdict
+
+# In the order of the table.
+PARTS = {"echo": cases.echo, "fanout": cases.fanout, "idle": cases.idle, "relay": cases.relay, "publish": publish.publish}
+
+
+def compare(bench):
+    """A case that cannot run here is named and leaves the others alone."""
+    rows = []
+    for name, case in PARTS.items():
+        say(f"{name}:")
+        try:
+            with bench.running():
+                rows += [{**row, "name": f"{name} {row['name']}"} for row in case(bench)]
+        except Failed as why:
+            bench.failures.append(f"{name}: {why}")
+    if not rows:
+        raise Failed("no case could run: " + "; ".join(bench.failures))
+    return rows
+
+
+def markdown(rows):
+    """The table, as docs/benchmarks.md has it."""
+    peers = list(dict.fromkeys(who for row in rows for who in row["peers"]))
+    print("\n| case | unit | ours | " + " | ".join(peers) + " | ratio |")
+    print("|" + "---|" * (len(peers) + 4))
+    for row in rows:
+        figures = [row["ours"], *(row["peers"].get(who) for who in peers)]
+        cells = ["" if figure is None else shown(figure) for figure in figures]
+        print(f"| {row['name']} | {row['unit']} | " + " | ".join(cells) + f" | {verdict(row)} |")
+    rounds = rows[0]["rounds"]
+    print("\n" + (f"Medians of {rounds} interleaved rounds." if rounds > 1 else "One round: these figures judge nothing.") + " " + machine())
+
+
+def machine():
+    """What was measured on, and with which versions."""
+    model = found(r"model name\s*: (.*)", read("/proc/cpuinfo")) or platform.machine()
+    memory = int(found(r"MemTotal:\s*(\d+)", read("/proc/meminfo")) or 0) >> 20
+    versions = [f"Linux {platform.release()}", f"commit {answer('git', '-C', ROOT, 'rev-parse', '--short', 'HEAD').strip()}", BUN]
+    for program, flag, pattern in [("haproxy", "-v", r"version (\S+)"), ("nginx", "-v", r"nginx/(\S+)"), ("redis-server", "--version", r"v=(\S+)")]:
+        if shutil.which(program):
+            versions.append(f"{program} {found(pattern, answer(program, flag))}")
+    return f"Machine: {len(os.sched_getaffinity(0))} cores of {model}, {memory} GiB; {', '.join(versions)}."
+
+
+def answer(*command):
+    done = subprocess.run(command, text=True, capture_output=True, timeout=30, check=False)
+    return done.stdout + done.stderr
+
+
+def found(pattern, text):
+    match = re.search(pattern, text)
+    return match and match[1]
+
+
+def read(path):
+    with open(path) as file:
+        return file.read()
