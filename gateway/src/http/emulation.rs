@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::protocol::protobuf;
+
 /// Commands, and for which session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Emulation {
@@ -25,57 +27,16 @@ impl Emulation {
         serde_json::from_slice(body).ok()
     }
 
-    /// Reads a body in Protobuf: strings 1 and 2, bytes 3. None for what is no such request.
+    /// Reads a body in Protobuf. None for what is no such request.
     #[must_use]
     pub fn from_protobuf(body: &[u8]) -> Option<Self> {
-        let mut found = Self::default();
-        let mut rest = body;
-        while !rest.is_empty() {
-            let tag = varint(&mut rest)?;
-            let number = tag >> 3;
-            let bytes = match tag & 7 {
-                0 => {
-                    varint(&mut rest)?;
-                    continue;
-                }
-                1 => {
-                    rest = rest.get(8..)?;
-                    continue;
-                }
-                5 => {
-                    rest = rest.get(4..)?;
-                    continue;
-                }
-                2 => {
-                    let len = usize::try_from(varint(&mut rest)?).ok()?;
-                    let (bytes, after) = rest.split_at_checked(len)?;
-                    rest = after;
-                    bytes
-                }
-                _ => return None,
-            };
-            match number {
-                1 => found.node = String::from_utf8(bytes.to_vec()).ok()?,
-                2 => found.session = String::from_utf8(bytes.to_vec()).ok()?,
-                3 => found.data = bytes.to_vec(),
-                _ => {}
-            }
-        }
-        Some(found)
+        let request = protobuf::decode_emulation(body).ok()?;
+        Some(Self {
+            node: request.node.to_owned(),
+            session: request.session.to_owned(),
+            data: request.data.to_vec(),
+        })
     }
-}
-
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]
