@@ -53,7 +53,7 @@ pub enum ConfigError {
         variable: String,
     },
     /// A key that does not exist or a value that does not fit.
-    #[error("{0}")]
+    #[error("{}", one_line(.0))]
     Key(String),
 }
 
@@ -111,14 +111,34 @@ pub fn load_in<T>(
 where
     T: Serialize + DeserializeOwned + Default,
 {
+    let Some(path) = file else {
+        return load_text(dialect, flags, None, env);
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| file_error(path, &error))?;
+    load_text(dialect, flags, Some((path, &text)), env)
+}
+
+/// [`load_in`] with what stands in the file given by the caller.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_text<T>(
+    dialect: Option<Dialect<'_>>,
+    flags: impl Serialize,
+    file: Option<(&Path, &str)>,
+    env: impl Iterator<Item = (String, String)>,
+) -> Result<Loaded<T>, ConfigError>
+where
+    T: Serialize + DeserializeOwned + Default,
+{
     let defaults = serde_json::to_value(T::default())
         .map_err(|error| ConfigError::Key(format!("defaults: {error}")))?;
     let mut leaves = BTreeMap::new();
     collect_leaves("", &defaults, &mut leaves);
 
     let mut figment = Figment::from(Named::new("default", Serialized::defaults(T::default())));
-    if let Some(path) = file {
-        figment = merge_file(figment, path, dialect)?;
+    if let Some((path, text)) = file {
+        figment = merge_file(figment, path, text, dialect)?;
     }
     let (theirs, ours): (Vec<_>, Vec<_>) = env
         .filter(|(name, _)| !ENV_RESERVED.contains(&name.as_str()))
@@ -221,22 +241,25 @@ fn refused(why: &str, origin: &str) -> ConfigError {
     ConfigError::Key(format!("{why} (from {origin})"))
 }
 
+fn file_error(path: &Path, what: &dyn fmt::Display) -> ConfigError {
+    ConfigError::File {
+        path: path.display().to_string(),
+        what: what.to_string(),
+    }
+}
+
 fn merge_file(
     figment: Figment,
     path: &Path,
+    text: &str,
     dialect: Option<Dialect<'_>>,
 ) -> Result<Figment, ConfigError> {
-    let refuse = |what: String| ConfigError::File {
-        path: path.display().to_string(),
-        what,
-    };
-    let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
     let name = format!("file {}", path.display());
     let read = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("toml") => Figment::from(Named::new(name.clone(), Toml::string(&text))),
-        Some("json") => Figment::from(Named::new(name.clone(), Json::string(&text))),
-        Some("yaml" | "yml") => Figment::from(Named::new(name.clone(), Yaml::string(&text))),
-        _ => return Err(refuse("unknown format".to_owned())),
+        Some("toml") => Figment::from(Named::new(name.clone(), Toml::string(text))),
+        Some("json") => Figment::from(Named::new(name.clone(), Json::string(text))),
+        Some("yaml" | "yml") => Figment::from(Named::new(name.clone(), Yaml::string(text))),
+        _ => return Err(file_error(path, &"unknown format")),
     };
     let Some(dialect) = dialect else {
         return Ok(figment.merge(read));
@@ -360,6 +383,7 @@ fn explain(error: &figment::Error) -> String {
         {
             format!("not what is expected here: {expected}")
         }
+        figment::error::Kind::Message(text) => without_excerpt(text),
         kind => kind.to_string(),
     };
     if key.is_empty() {
@@ -367,6 +391,24 @@ fn explain(error: &figment::Error) -> String {
     } else {
         format!("config key `{key}`: {what}{origin}; --check-config shows keys and defaults")
     }
+}
+
+/// The text of an error of a reader of TOML, without the lines of the file that it shows: they may
+/// hold a secret.
+fn without_excerpt(text: &str) -> String {
+    let is_excerpt = |line: &&str| {
+        let line = line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit());
+        line.starts_with('|')
+    };
+    let lines = text.lines().filter(|line| !is_excerpt(line));
+    lines.collect::<Vec<_>>().join(": ")
+}
+
+/// What was quoted in an error must not make two lines of it.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 /// A provider under a name that a person recognises.
@@ -503,6 +545,34 @@ mod tests {
             text.contains("(file ") && text.contains("(default)"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_refused_in_one_line_that_shows_nothing_of_it() {
+        for (extension, text) in [
+            (
+                "toml",
+                "shards = 2\n[client]\nhmac_secret_key = \"swordfish\n",
+            ),
+            ("json", "{\"client\":{\"hmac_secret_key\":\"swordfish"),
+            ("yaml", "client:\n  hmac_secret_key: \"swordfish\n"),
+        ] {
+            let path = file(extension, text);
+            let error = load_with_env::<Example>(Flags { shards: None }, Some(&path), env(&[]));
+            std::fs::remove_file(path).expect("it was there");
+            let error = error.expect_err(extension).to_string();
+            assert!(
+                !error.contains('\n') && !error.contains("swordfish"),
+                "{error}"
+            );
+            assert!(error.contains("line"), "{error}");
+        }
+        let bad = load_with_env::<Example>(
+            Flags { shards: None },
+            None,
+            env(&[("FLUX_SHARDS", "[\"two\\nlines\"]")]),
+        );
+        assert!(!bad.expect_err("a list").to_string().contains('\n'));
     }
 
     #[test]
