@@ -427,15 +427,33 @@ pub(crate) fn rpc(answer: &[u8], data_allowed: Allowed) -> Decided<RpcGrant> {
 /// How much longer credentials hold when the backend cannot say: then it is asked again.
 pub(crate) const REFRESH_AGAIN_IN: Duration = Duration::from_secs(60);
 
-/// Feeds anything to the parsers of answers, as tests and the fuzzer do.
-pub fn examine(answer: &[u8], now: SystemTime) {
-    for allowed in [Allowed::Json, Allowed::Bytes] {
-        let _ = connect(answer, allowed, now);
-        let _ = subscribe(answer, allowed, now);
-        let _ = publish(answer, allowed);
-        let _ = rpc(answer, allowed);
+/// Feeds anything to the parsers of answers, as tests and the fuzzer do. What would be granted to a
+/// client that reads JSON.
+#[must_use]
+pub fn examine(answer: &[u8], now: SystemTime) -> Vec<Vec<u8>> {
+    let mut granted = Vec::new();
+    if let Ok(Ok(Some(grant))) = connect(answer, Allowed::Json, now) {
+        granted.extend([grant.info, grant.data, grant.meta]);
+        let subs = grant.subs.into_iter();
+        granted.extend(subs.flat_map(|(_, grant)| [grant.info, grant.data]));
     }
-    let _ = refresh(answer, now);
+    if let Ok(Ok(grant)) = subscribe(answer, Allowed::Json, now) {
+        granted.extend([grant.info, grant.data]);
+    }
+    if let Ok(Ok(grant)) = publish(answer, Allowed::Json) {
+        granted.extend(grant.data);
+    }
+    if let Ok(Ok(grant)) = rpc(answer, Allowed::Json) {
+        granted.push(grant.data);
+    }
+    if let Ok(Ok(grant)) = refresh(answer, now) {
+        granted.extend(grant.info);
+    }
+    let _ = connect(answer, Allowed::Bytes, now);
+    let _ = subscribe(answer, Allowed::Bytes, now);
+    let _ = publish(answer, Allowed::Bytes);
+    let _ = rpc(answer, Allowed::Bytes);
+    granted
 }
 
 #[cfg(test)]
@@ -656,7 +674,7 @@ mod tests {
             ],
             seconds in any::<u32>(),
         ) {
-            examine(&answer, at(seconds.into()));
+            let _ = examine(&answer, at(seconds.into()));
         }
     }
 }

@@ -5,6 +5,12 @@ use std::net::SocketAddr;
 use super::Config;
 
 pub(super) fn check(config: &Config) -> Result<(), String> {
+    check_alone(config)?;
+    config.redis_deployment().map(|_| ())
+}
+
+/// As [`check`], without what other files have to say.
+pub(super) fn check_alone(config: &Config) -> Result<(), String> {
     let refuse = |key: &str, value: &dyn std::fmt::Display, remedy: &str| {
         Err(format!(
             "config key `{key}`: {value} is not allowed; {remedy}"
@@ -99,7 +105,7 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
         let token = &config.client.subscription_token.options;
         token.check("client.subscription_token")?;
     }
-    config.redis_deployment().map(|_| ())
+    Ok(())
 }
 
 /// Nobody gets in unasked where others than this machine can try.

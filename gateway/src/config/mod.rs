@@ -182,14 +182,34 @@ pub fn load_with_env(
     Ok(loaded)
 }
 
+/// A file's text alone, by the extension of its path, over defaults; what the types cannot say is
+/// checked but for what would be read from other files.
+///
+/// # Errors
+/// As [`load`].
+pub fn read(path: &Path, text: &str) -> Result<Loaded<Config>, ConfigError> {
+    let file = Some((path, text));
+    let mut loaded: Loaded<Config> = flux_runtime::config::load_text(
+        Some(foreign::DIALECT),
+        NoFlags {},
+        file,
+        std::iter::empty(),
+    )?;
+    server::settle(&mut loaded).map_err(ConfigError::Key)?;
+    check::check_alone(&loaded.value).map_err(ConfigError::Key)?;
+    Ok(loaded)
+}
+
+/// Nothing from the command line.
+#[derive(Serialize)]
+struct NoFlags {}
+
 /// The configuration for a command that runs no node: what it says of listeners and the machine
 /// does not have to hold where the command runs.
 ///
 /// # Errors
 /// As [`load`].
 pub fn load_unchecked(file: Option<&Path>) -> Result<Config, ConfigError> {
-    #[derive(Serialize)]
-    struct NoFlags {}
     let dialect = Some(foreign::DIALECT);
     let env = std::env::vars();
     let loaded = flux_runtime::config::load_in(dialect, NoFlags {}, file, env)?;

@@ -32,7 +32,7 @@ mod tests;
 pub use config::TokenConfig;
 pub use issue::{IssueArgs, issue};
 pub use secret::Secret;
-pub use verify::{Verifier, examine};
+pub use verify::{Verifier, examine, examine_key_set};
 
 /// Why a token grants nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

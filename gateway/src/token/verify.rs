@@ -149,8 +149,10 @@ pub(super) fn signed(token: &str, key: &Key) -> Result<Box<RawValue>, ()> {
         .map_err(|_| ())
 }
 
-/// Feeds anything to the parsers of tokens and key sets, as tests and the fuzzer do.
-pub fn examine(token: &str, now: SystemTime) {
+/// Feeds anything to the parsers of tokens, as tests and the fuzzer do. What would be granted to a
+/// client that reads JSON.
+#[must_use]
+pub fn examine(token: &str, now: SystemTime) -> Vec<Vec<u8>> {
     let keys = TokenConfig {
         hmac_secret_key: super::Secret::new("secret"),
         ..TokenConfig::default()
@@ -162,10 +164,25 @@ pub fn examine(token: &str, now: SystemTime) {
             let _ = signed(token, key);
         }
     }
+    let mut granted = Vec::new();
     if let Ok(rules) = Rules::new(&TokenConfig::default()) {
-        let _ = rules.connect(token, now);
-        let _ = rules.subscribe(token, Allowed::Json, now);
+        if let Ok(grant) = rules.connect(token, now) {
+            granted.extend([grant.info, grant.data, grant.meta]);
+            let subs = grant.subs.into_iter();
+            granted.extend(subs.flat_map(|(_, grant)| [grant.info, grant.data]));
+        }
+        if let Ok(read) = rules.subscribe(token, Allowed::Json, now) {
+            granted.extend([read.grant.info, read.grant.data]);
+        }
         let _ = rules.subscribe(token, Allowed::Bytes, now);
     }
-    let _ = super::jwks::parse(token.as_bytes());
+    granted
+}
+
+/// The same for key sets: how many keys would be used.
+///
+/// # Errors
+/// Where it is no key set.
+pub fn examine_key_set(document: &[u8]) -> Result<usize, String> {
+    super::jwks::parse(document).map(|keys| keys.len())
 }

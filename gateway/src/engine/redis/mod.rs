@@ -49,3 +49,30 @@ mod topology;
 pub use config::{RedisConfig, RedisConfigError};
 pub use engine::RedisEngine;
 pub use shard::RedisShard;
+
+/// Feeds anything to the readers of what stands in Redis, as tests and the fuzzer do: whether a
+/// message or an entry that is accepted is, written again, the same.
+#[must_use]
+pub fn examine(bytes: &[u8]) -> bool {
+    record::examine(bytes) && present::examine(bytes)
+}
+
+/// The same for what Redis answers where others may have written (RESP3): the data of the
+/// publications that would be handed on.
+#[must_use]
+pub fn examine_answer(resp: &[u8]) -> Vec<Vec<u8>> {
+    let Ok(answer) = ::redis::parse_redis_value(resp) else {
+        return Vec::new();
+    };
+    let _ = scripts::outcome(&answer);
+    let present = present::Present::default();
+    let _ = present.members("channel", &answer);
+    let _ = present.dead(&answer);
+    let Ok(stretch) = scripts::stretch(&answer) else {
+        return Vec::new();
+    };
+    let entries = stretch.entries.iter();
+    entries
+        .map(|(_, message)| message.payload().to_vec())
+        .collect()
+}

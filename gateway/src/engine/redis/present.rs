@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use super::super::{Members, PresenceStats};
 use super::record::{Rejected, client_info, put_info};
 use super::scripts::bytes;
-use crate::protocol::ClientId;
+use crate::protocol::{ClientId, ClientInfo};
 use crate::pubsub::OwnedClientInfo;
 
 const MAGIC: &[u8; 4] = b"FLP1";
@@ -283,14 +283,7 @@ impl Present {
     }
 
     fn entry(&self, info: &OwnedClientInfo) -> Vec<u8> {
-        let mut entry = MAGIC.to_vec();
-        // The registry's limit for ids is far below.
-        let node = &self.node.as_bytes()[..self.node.len().min(usize::from(u8::MAX))];
-        entry.push(node.len() as u8);
-        entry.extend_from_slice(node);
-        entry.extend_from_slice(&self.generation.to_be_bytes());
-        put_info(&mut entry, info.as_ref());
-        entry
+        written(&self.node, self.generation, info.as_ref())
     }
 }
 
@@ -316,6 +309,18 @@ fn fields(answer: &Value) -> impl Iterator<Item = (&[u8], &[u8])> {
         .filter_map(|(field, value)| Some((bytes(field)?, bytes(value)?)))
 }
 
+/// An entry, as [`entry`] reads it.
+fn written(node: &str, generation: u64, info: ClientInfo<'_>) -> Vec<u8> {
+    let mut entry = MAGIC.to_vec();
+    // The registry's limit for ids is far below.
+    let node = &node.as_bytes()[..node.len().min(usize::from(u8::MAX))];
+    entry.push(node.len() as u8);
+    entry.extend_from_slice(node);
+    entry.extend_from_slice(&generation.to_be_bytes());
+    put_info(&mut entry, info);
+    entry
+}
+
 /// An entry, taken apart: node, its generation, the client.
 fn entry(value: &[u8]) -> Result<(&str, u64, OwnedClientInfo), Rejected> {
     let rest = value.strip_prefix(MAGIC).ok_or(Rejected::Format)?;
@@ -328,6 +333,14 @@ fn entry(value: &[u8]) -> Result<(&str, u64, OwnedClientInfo), Rejected> {
     match client_info(rest)? {
         (info, b"") => Ok((node, u64::from_be_bytes(*generation), info.into())),
         _ => Err(Rejected::Content),
+    }
+}
+
+/// Whether an entry that is accepted is, written again, the same entry.
+pub(super) fn examine(value: &[u8]) -> bool {
+    match entry(value) {
+        Ok((node, generation, info)) => written(node, generation, info.as_ref()) == value,
+        Err(_) => true,
     }
 }
 

@@ -235,6 +235,18 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Record<'_>, Rejected> {
     })
 }
 
+/// Whether a message that is accepted is, written again, the same message.
+pub(super) fn examine(bytes: &[u8]) -> bool {
+    match decode_pushed(bytes) {
+        Ok((_, record)) => {
+            let mut written = Vec::new();
+            encode(&mut written, record.origin, record.sequence, record.body);
+            decode(&written) == Ok(record)
+        }
+        Err(_) => true,
+    }
+}
+
 fn number(bytes: &[u8]) -> Result<(u64, &[u8]), Rejected> {
     let (number, rest) = bytes.split_first_chunk().ok_or(Rejected::Content)?;
     Ok((u64::from_be_bytes(*number), rest))
