@@ -9,7 +9,7 @@ import { Skip } from "../harness/suite.mjs";
 import { Client, Refused } from "./client.mjs";
 
 const VENV = fileURLToPath(new URL("../../../target/test-venv/bin/python", import.meta.url));
-const PYTHON = process.env.FLUX_PYTHON ?? (existsSync(VENV) ? VENV : "python3");
+export const PYTHON = process.env.FLUX_PYTHON ?? (existsSync(VENV) ? VENV : "python3");
 const AGENT = fileURLToPath(new URL("python_agent.py", import.meta.url));
 
 let isHere;

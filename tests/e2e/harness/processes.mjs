@@ -9,8 +9,8 @@ import { fileURLToPath } from "node:url";
 
 import { until } from "./poll.mjs";
 
-const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
-const PROGRAMS = process.env.FLUX_BIN ?? join(ROOT, "target/debug");
+export const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
+export const PROGRAMS = process.env.FLUX_BIN ?? join(ROOT, "target/debug");
 
 /** What the demo allows: everything, to everybody, in channels without a namespace. */
 export const OPEN = {
@@ -43,6 +43,7 @@ class Process {
     if (!existsSync(this.command) && this.command.includes("/")) throw new Error(`no ${this.command}; build it first`);
     const env = { ...process.env };
     for (const key of Object.keys(env)) if (key.startsWith("FLUX_")) delete env[key];
+    Object.assign(env, this.env);
     this.exit = null;
     // What an earlier life said must not be taken for this one's.
     this.log = "";
@@ -145,9 +146,9 @@ export class Redis extends Process {
   }
 }
 
-/** A gateway. `settings` is merged into its configuration file. */
+/** A gateway. `settings` is merged into its configuration file; `config` is a file that stands instead of it. */
 export class Gateway extends Process {
-  constructor(id, { redis, shards = 2, settings = {} } = {}) {
+  constructor(id, { redis, shards = 2, settings = {}, config, env = {} } = {}) {
     super(id, join(PROGRAMS, "flux-gateway"), []);
     this.id = id;
     this.folder = mkdtempSync(join(tmpdir(), `flux-e2e-${id}-`));
@@ -160,7 +161,8 @@ export class Gateway extends Process {
       client: { allowed_origins: ["http://allowed.localhost:*"], ...client },
       channel: { without_namespace: OPEN, ...channel },
     }));
-    this.args = ["--config", file, "--id", id, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", String(shards)];
+    this.env = env;
+    this.args = ["--config", config ?? file, "--id", id, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", String(shards)];
     if (redis) this.args.push("--redis", redis.url);
   }
 
