@@ -21,9 +21,46 @@ pub struct ApiMetrics {
     pub unauthorized: Count,
     /// Bodies that are not what the method takes.
     pub unreadable: Count,
+    refused: [Count; Refused::ALL.len()],
+}
+
+/// Why a request with the key does not come as far as its method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no method of that name.
+    UnknownMethod,
+    /// It is no POST.
+    NotPost,
+    /// Its body is longer than it may be.
+    TooLarge,
+    /// Its body does not come to its end.
+    CutOff,
+}
+
+impl Refused {
+    const ALL: [Self; 4] = [
+        Self::UnknownMethod,
+        Self::NotPost,
+        Self::TooLarge,
+        Self::CutOff,
+    ];
+
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::UnknownMethod => "unknown_method",
+            Self::NotPost => "not_post",
+            Self::TooLarge => "too_large",
+            Self::CutOff => "cut_off",
+        }
+    }
 }
 
 impl ApiMetrics {
+    /// A request did not come as far as its method.
+    pub fn refuse(&self, why: Refused) {
+        self.refused[why as usize].inc();
+    }
+
     /// A request was carried out.
     pub fn count(&self, method: Method, outcome: &Outcome) {
         self.requests[method as usize].inc();
@@ -57,6 +94,13 @@ impl Collector for ApiCollector {
                 ConstCounter::new(count.get())
                     .encode(metric.encode_family(&[("method", method.name())])?)?;
             }
+        }
+        let help = "Requests to the server API that did not come as far as their method";
+        let mut metric =
+            encoder.encode_descriptor("flux_api_refused", help, None, MetricType::Counter)?;
+        for (why, count) in Refused::ALL.iter().zip(&self.0.refused) {
+            ConstCounter::new(count.get())
+                .encode(metric.encode_family(&[("reason", why.reason())])?)?;
         }
         let plain = [
             (

@@ -2,6 +2,7 @@
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, Request as HttpRequest, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -12,6 +13,7 @@ use serde_json::value::RawValue;
 
 use super::access::Access;
 use super::answer::{Outcome, batch_reply, legacy_reply, respond};
+use super::metrics::Refused;
 use super::request::{BATCH_COMMANDS_MAX, Method, Request};
 use super::service::Service;
 use crate::config::ErrorMode;
@@ -20,6 +22,9 @@ use crate::protocol::ErrorCode;
 
 /// Says for one request where errors stand.
 pub const ERROR_MODE_HEADER: &str = "x-centrifugo-error-mode";
+
+/// Longest explanation of why a body cannot be read.
+const REASON_BYTES_MAX: usize = 300;
 
 /// What the routes work with.
 #[derive(Clone, Debug)]
@@ -38,6 +43,7 @@ pub fn router(served: Served) -> Router {
     Router::new()
         .route("/api", post(legacy))
         .route("/api/{method}", post(method))
+        .method_not_allowed_fallback(not_post)
         .layer(DefaultBodyLimit::max(API_BODY_BYTES_MAX))
         .layer(guard)
         .with_state(served)
@@ -53,7 +59,7 @@ async fn let_in(State(served): State<Served>, request: HttpRequest, next: Next) 
     let length = length.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|bytes| bytes > API_BODY_BYTES_MAX) {
         // Said at once, not when so much has come.
-        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+        return refuse(&served, Refused::TooLarge);
     }
     next.run(request).await
 }
@@ -62,10 +68,14 @@ async fn method(
     State(served): State<Served>,
     Path(name): Path<String>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let Some(method) = Method::parse(&name) else {
-        return StatusCode::NOT_FOUND.into_response();
+        return refuse(&served, Refused::UnknownMethod);
+    };
+    let body = match body {
+        Ok(body) => body,
+        Err(why) => return refuse(&served, why_no_body(&why)),
     };
     let request = match Request::parse(method, &body) {
         Ok(request) => request,
@@ -83,7 +93,7 @@ async fn method(
 }
 
 /// Commands of the old form, one or several behind one another; a reply a line.
-async fn legacy(State(served): State<Served>, body: Bytes) -> Response {
+async fn legacy(State(served): State<Served>, body: Result<Bytes, BytesRejection>) -> Response {
     #[derive(Deserialize)]
     struct Command<'a> {
         #[serde(default)]
@@ -93,6 +103,10 @@ async fn legacy(State(served): State<Served>, body: Bytes) -> Response {
         #[serde(borrow, default)]
         params: Option<&'a RawValue>,
     }
+    let body = match body {
+        Ok(body) => body,
+        Err(why) => return refuse(&served, why_no_body(&why)),
+    };
     let mut commands = Vec::new();
     for command in serde_json::Deserializer::from_slice(&body).into_iter::<Command<'_>>() {
         match command {
@@ -160,11 +174,45 @@ fn errors_in_status(served: &Served, headers: &HeaderMap) -> bool {
             .is_some_and(|mode| mode.as_bytes() == b"transport")
 }
 
+async fn not_post(State(served): State<Served>) -> Response {
+    refuse(&served, Refused::NotPost)
+}
+
+fn why_no_body(why: &BytesRejection) -> Refused {
+    match why.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Refused::TooLarge,
+        _ => Refused::CutOff,
+    }
+}
+
+fn refuse(served: &Served, why: Refused) -> Response {
+    served.service.metrics.refuse(why);
+    match why {
+        Refused::UnknownMethod => {
+            let said =
+                "there is no such method; /api/openapi.json of the admin address has them all";
+            (StatusCode::NOT_FOUND, said).into_response()
+        }
+        Refused::NotPost => {
+            let allow = [(header::ALLOW, "POST")];
+            (StatusCode::METHOD_NOT_ALLOWED, allow, "use POST").into_response()
+        }
+        Refused::TooLarge => {
+            let said = format!("the body may have at most {API_BODY_BYTES_MAX} bytes");
+            (StatusCode::PAYLOAD_TOO_LARGE, said).into_response()
+        }
+        Refused::CutOff => StatusCode::BAD_REQUEST.into_response(),
+    }
+}
+
+/// The sender is told why, but for what it sent itself beyond a line.
 fn unreadable(served: &Served, why: &dyn std::fmt::Display) -> Response {
     served.service.metrics.unreadable.inc();
-    // The body stays out of it: it may be anything.
-    tracing::debug!(%why, "a request to the server API cannot be read");
-    StatusCode::BAD_REQUEST.into_response()
+    let mut said = why.to_string();
+    said.truncate(said.floor_char_boundary(REASON_BYTES_MAX));
+    // It quotes the body, which may be anything: not for the log.
+    tracing::debug!("a request to the server API cannot be read");
+    (StatusCode::BAD_REQUEST, said).into_response()
 }
 
 fn json(status: StatusCode, body: Vec<u8>) -> Response {

@@ -1,8 +1,12 @@
 //! Who may call, and what is answered to what is no request.
 
+use std::io::Write;
+use std::net::TcpStream;
+
+use flux_gateway::limits::API_BODY_BYTES_MAX;
 use serde_json::{Value, json};
 
-use crate::gateway::request;
+use crate::gateway::{request, until};
 use crate::support::{KEY, call, key, plan, post, push, subscribed};
 
 const BODY: &str = r#"{"channel":"a","data":1}"#;
@@ -42,13 +46,16 @@ fn what_is_no_request_is_refused_and_the_node_goes_on() {
     let node = plan("gateway-1", &json!({})).start();
     let with_key = key();
     assert_eq!(post(node.admin, "/api/dance", &with_key, "{}").0, 404);
+    let (mut client, _) = subscribed(&node, "a");
     for body in ["", "{", "[]", "null", "\u{0}", r#"{"channel":1}"#, "{}{}"] {
-        assert_eq!(
-            post(node.admin, "/api/publish", &with_key, body).0,
-            400,
-            "{body}"
-        );
+        let (status, said) = post(node.admin, "/api/publish", &with_key, body);
+        assert_eq!(status, 400, "{body}");
+        assert!(said.starts_with("the body is not what the method takes: "));
     }
+    // What it quotes of a body has an end.
+    let long = format!(r#"{{"channel":["{}"]}}"#, "x".repeat(100_000));
+    let (status, said) = post(node.admin, "/api/history", &with_key, &long);
+    assert!(status == 400 && said.len() <= 300, "{status} {said}");
     let get =
         format!("GET /api/publish HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{with_key}\r\n");
     assert_eq!(request(node.admin, &get).0, 405);
@@ -57,11 +64,25 @@ fn what_is_no_request_is_refused_and_the_node_goes_on() {
         "POST /api/publish HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{with_key}Content-Length: 99999999\r\n\r\n"
     );
     assert_eq!(request(node.admin, &long).0, 413);
-    assert_eq!(node.metric("flux_api_unreadable", ""), 7);
-    assert_eq!(
-        call(&node, "publish", &json!({ "channel": "a", "data": 1 })),
-        json!({ "result": {} })
+    // Not said before, and too long all the same. It is cut off, perhaps before the answer is read.
+    let chunk = format!("100000\r\n{}\r\n", "x".repeat(0x10_0000));
+    let chunked = format!(
+        "POST /api/publish HTTP/1.1\r\nHost: x\r\n{with_key}Transfer-Encoding: chunked\r\n\r\n{}",
+        chunk.repeat(1 + API_BODY_BYTES_MAX / 0x10_0000)
     );
+    let mut socket = TcpStream::connect(node.admin).expect("a listener");
+    let _ = socket.write_all(chunked.as_bytes());
+    until("it is refused", || {
+        (node.metric("flux_api_refused", "too_large") == 2).then_some(())
+    });
+    assert_eq!(node.metric("flux_api_unreadable", ""), 8);
+    for (reason, count) in [("unknown_method", 1), ("not_post", 1), ("too_large", 2)] {
+        assert_eq!(node.metric("flux_api_refused", reason), count, "{reason}");
+    }
+    // A field that nobody knows is no mistake, as in Centrifugo; and nothing was published before.
+    let body = json!({ "channel": "a", "data": 1, "of_a_later_version": {} });
+    assert_eq!(call(&node, "publish", &body), json!({ "result": {} }));
+    assert_eq!(push(&mut client, "pub")["pub"]["data"], 1);
 }
 
 #[test]
