@@ -152,7 +152,7 @@ fn what_is_no_answer_is_an_internal_error_and_counted() {
     run(async {
         let server = Server::start().await;
         let config = two_namespaces(
-            json!({"endpoint": server.url("/own"), "breaker": {"failures": 0}}),
+            json!({"endpoint": server.url("/own"), "timeout": "500ms", "breaker": {"failures": 0}}),
             json!({"endpoint": server.url("/other")}),
         );
         let mut shard = Shard::start(&config);
@@ -165,6 +165,14 @@ fn what_is_no_answer_is_an_internal_error_and_counted() {
             Does::Answer(500, "{}".to_owned()),
             Does::Answer(302, "{}".to_owned()),
             Does::Answer(204, String::new()),
+            Does::Typed("text/html", "<h1>Welcome to nginx!</h1>".to_owned()),
+            // Never silent for long, and never done.
+            Does::Drips(Duration::from_millis(20)),
+            Does::Answer(200, json!({"result": [{"data": 1}]}).to_string()),
+            Does::Answer(
+                200,
+                json!({"result": {"data": 1}, "error": "no"}).to_string(),
+            ),
         ];
         let count = bad.len() as u64;
         for does in bad {
@@ -180,9 +188,16 @@ fn what_is_no_answer_is_an_internal_error_and_counted() {
             .find(|one| one.name() == "proxies.own");
         let metrics = endpoint.expect("there").metrics();
         assert_eq!(
-            metrics.failed_answer.get() + metrics.failed_status.get(),
+            metrics.failed_answer.get()
+                + metrics.failed_status.get()
+                + metrics.failed_timeout.get(),
             count
         );
+        assert_eq!(metrics.failed_timeout.get(), 1);
+        // Of what type an answer says that it is does not matter, as in Centrifugo.
+        let plain = json!({"result": {"data": 2}}).to_string();
+        server.does("/own", Does::Typed("text/plain", plain));
+        assert_eq!(shard.answer(&who(), rpc("own:x")).await, data(b"2"));
         server.answers("/own", &json!({"result": {"data": 1}}));
         assert_eq!(shard.answer(&who(), rpc("own:x")).await, data(b"1"));
         shard.stop().await;

@@ -7,8 +7,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::Response;
+use futures_util::StreamExt;
 use serde_json::Value;
 
 /// What is done with a request.
@@ -20,6 +22,10 @@ pub(crate) enum Does {
     Late(Duration, String),
     /// Begins an answer and never ends it.
     Hangs,
+    /// Sends a byte of an answer now and then, and never ends it.
+    Drips(Duration),
+    /// 200 with a body of this type.
+    Typed(&'static str, String),
 }
 
 /// A request.
@@ -117,6 +123,7 @@ async fn serve(
         headers,
         body,
     });
+    let mut content_type = None;
     let (status, body) = match does {
         None => (404, Body::empty()),
         Some(Does::Answer(status, text)) => (status, Body::from(text)),
@@ -124,14 +131,28 @@ async fn serve(
             tokio::time::sleep(wait).await;
             (200, Body::from(text))
         }
+        Some(Does::Typed(name, text)) => {
+            content_type = Some(HeaderValue::from_static(name));
+            (200, Body::from(text))
+        }
+        Some(Does::Drips(wait)) => {
+            let drops = futures_util::stream::repeat(()).then(move |()| async move {
+                tokio::time::sleep(wait).await;
+                Ok::<_, std::io::Error>(" ")
+            });
+            (200, Body::from_stream(drops))
+        }
         Some(Does::Hangs) => {
             let begun = futures_util::stream::once(async { Ok::<_, std::io::Error>("{") });
             let never = futures_util::stream::pending();
-            let stream = futures_util::StreamExt::chain(begun, never);
+            let stream = begun.chain(never);
             (200, Body::from_stream(stream))
         }
     };
     let mut response = Response::new(body);
+    if let Some(content_type) = content_type {
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
     *response.status_mut() = StatusCode::from_u16(status).expect("a status");
     response
 }

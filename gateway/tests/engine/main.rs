@@ -16,6 +16,7 @@ mod differential;
 mod door;
 mod memory;
 mod redis;
+mod redis_foreign;
 mod redis_history;
 mod redis_losses;
 mod redis_presence;
