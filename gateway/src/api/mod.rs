@@ -6,6 +6,7 @@
 //! | results and errors | `answer` (pure) |
 //! | who may call | `access` (pure) |
 //! | what the methods do: engine and bus | `service` |
+//! | whom a request means, and what is done to their sessions | `target` (pure) |
 //! | over HTTP | `routes` |
 //! | the same on the client port, and emulation for other nodes | `plain` |
 //! | the document that describes it | `openapi` |
@@ -24,6 +25,7 @@ pub mod plain;
 pub mod request;
 pub mod routes;
 pub mod service;
+mod target;
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 //! | what | file |
 //! |---|---|
 //! | `client.proxy`, `channel.proxy`, `rpc`, `proxies` | `config` |
+//! | what their types cannot say | `check` |
 //! | which endpoint a question is for | `routes` |
 //! | documents out, answers in (pure) | `wire` |
 //! | when a failing endpoint is left alone (pure) | [`breaker`] |
@@ -14,6 +15,7 @@
 //!   endpoint has its own bounds, and every wait its own end.
 
 pub mod breaker;
+mod check;
 mod config;
 mod endpoint;
 pub mod http;

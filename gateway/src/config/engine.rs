@@ -152,28 +152,21 @@ impl Config {
     /// # Errors
     /// One line with the key and the remedy.
     pub fn redis_deployment(&self) -> Result<Option<RedisDeployment>, String> {
-        let settings = if !self.redis.is_empty() {
+        if !self.redis.is_empty() {
             if self.engine.redis.names_a_place() {
                 return Err(
                     "config key `redis`: it stands beside `engine.redis`; give one of them"
                         .to_owned(),
                 );
             }
-            let mut settings = RedisSettings::from_url(self.redis.as_str());
-            if !self.redis_ca_file.is_empty() {
-                let pem = std::fs::read(&self.redis_ca_file).map_err(|error| {
-                    let file = &self.redis_ca_file;
-                    format!("config key `redis_ca_file`: {file} cannot be read: {error}; name a file of PEM certificates")
-                })?;
-                settings.sentinel_tls.ca_pem = Some(pem.clone());
-                settings.tls.ca_pem = Some(pem);
-            }
-            settings
-        } else if self.engine.kind == EngineKind::Redis {
-            self.engine.redis.settings()?
-        } else {
+            return RedisDeployment::from_short(&self.redis, &self.redis_ca_file)
+                .map(Some)
+                .map_err(|error| error.to_string());
+        }
+        if self.engine.kind != EngineKind::Redis {
             return Ok(None);
-        };
+        }
+        let settings = self.engine.redis.settings()?;
         settings.deployment().map_err(|error| error.to_string())
     }
 }

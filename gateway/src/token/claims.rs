@@ -12,9 +12,9 @@ use crate::authority::options::{Expired, Overrides, SubscriptionOptions, expires
 use crate::authority::payload::{Allowed, PayloadError, payload};
 use crate::authority::{ConnectGrant, Object, SubscribeGrant, Who};
 
-/// The claims of a connection token.
+/// The claims that tokens of both kinds may have.
 #[derive(Debug, Deserialize)]
-struct ConnectClaims {
+struct Claims {
     sub: Option<String>,
     exp: Option<f64>,
     nbf: Option<f64>,
@@ -26,27 +26,21 @@ struct ConnectClaims {
     expire_at: Option<i64>,
     info: Option<Box<RawValue>>,
     b64info: Option<String>,
-    meta: Option<Box<RawValue>>,
-    channels: Option<Vec<String>>,
-    subs: Option<BTreeMap<String, Object<SubscriptionOptions>>>,
     channel: Option<String>,
 }
 
-/// The claims of a subscription token.
+/// Those of a connection token alone.
+#[derive(Debug, Deserialize)]
+struct ConnectClaims {
+    meta: Option<Box<RawValue>>,
+    channels: Option<Vec<String>>,
+    subs: Option<BTreeMap<String, Object<SubscriptionOptions>>>,
+}
+
+/// Those of a subscription token alone.
 #[derive(Debug, Deserialize)]
 struct SubscribeClaims {
-    sub: Option<String>,
-    exp: Option<f64>,
-    nbf: Option<f64>,
-    #[serde(rename = "iat")]
-    _iat: Option<f64>,
-    aud: Option<Audience>,
-    iss: Option<String>,
-    expire_at: Option<i64>,
-    channel: Option<String>,
     client: Option<String>,
-    info: Option<Box<RawValue>>,
-    b64info: Option<String>,
     data: Option<Box<RawValue>>,
     b64data: Option<String>,
     #[serde(rename = "override")]
@@ -150,14 +144,8 @@ impl Rules {
         claims: &str,
         now: SystemTime,
     ) -> Result<ConnectGrant, TokenError> {
-        let read: ConnectClaims = parse(claims)?;
-        self.judge(
-            read.exp,
-            read.nbf,
-            read.aud.as_ref(),
-            read.iss.as_deref(),
-            now,
-        )?;
+        let (read, own): (Claims, ConnectClaims) = (parse(claims)?, parse(claims)?);
+        self.judge(&read, now)?;
         if read.channel.is_some_and(|channel| !channel.is_empty()) {
             return Err(TokenError::Invalid(
                 "a connection token must not have `channel`",
@@ -165,8 +153,8 @@ impl Rules {
         }
         let user = self.user(read.sub, claims)?;
         let info = payload(read.info.as_deref(), read.b64info.as_deref(), Allowed::Json)?;
-        let meta = payload(read.meta.as_deref(), None, Allowed::Json)?;
-        let subs = match (read.subs, read.channels) {
+        let meta = payload(own.meta.as_deref(), None, Allowed::Json)?;
+        let subs = match (own.subs, own.channels) {
             (Some(subs), _) if !subs.is_empty() => subs
                 .iter()
                 .map(|(channel, options)| Ok((channel.clone(), options.0.grant(Allowed::Json)?)))
@@ -190,20 +178,14 @@ impl Rules {
         data: Allowed,
         now: SystemTime,
     ) -> Result<SubscribeToken, TokenError> {
-        let read: SubscribeClaims = parse(claims)?;
-        self.judge(
-            read.exp,
-            read.nbf,
-            read.aud.as_ref(),
-            read.iss.as_deref(),
-            now,
-        )?;
+        let (read, own): (Claims, SubscribeClaims) = (parse(claims)?, parse(claims)?);
+        self.judge(&read, now)?;
         let options = SubscriptionOptions {
             info: read.info,
             b64info: read.b64info,
-            data: read.data,
-            b64data: read.b64data,
-            overrides: read.overrides,
+            data: own.data,
+            b64data: own.b64data,
+            overrides: own.overrides,
             expire_at: None,
         };
         let grant = SubscribeGrant {
@@ -213,28 +195,26 @@ impl Rules {
         Ok(SubscribeToken {
             user: self.user(read.sub, claims)?,
             channel: read.channel.unwrap_or_default(),
-            client: read.client.unwrap_or_default(),
+            client: own.client.unwrap_or_default(),
             grant,
         })
     }
 
-    fn judge(
-        &self,
-        exp: Option<f64>,
-        nbf: Option<f64>,
-        aud: Option<&Audience>,
-        iss: Option<&str>,
-        now: SystemTime,
-    ) -> Result<(), TokenError> {
+    fn judge(&self, claims: &Claims, now: SystemTime) -> Result<(), TokenError> {
+        let Claims {
+            exp, nbf, aud, iss, ..
+        } = claims;
         let is_for_us = self.audience.is_anything()
-            || aud.is_some_and(|aud| aud.any(|one| self.audience.accepts(one)));
+            || aud
+                .as_ref()
+                .is_some_and(|aud| aud.any(|one| self.audience.accepts(one)));
         if !is_for_us {
             return Err(TokenError::Invalid(
                 "`aud` is not what the configuration expects",
             ));
         }
         let is_of_ours =
-            self.issuer.is_anything() || iss.is_some_and(|iss| self.issuer.accepts(iss));
+            self.issuer.is_anything() || iss.as_deref().is_some_and(|iss| self.issuer.accepts(iss));
         if !is_of_ours {
             return Err(TokenError::Invalid(
                 "`iss` is not what the configuration expects",

@@ -1,10 +1,5 @@
 //! Keys, each bound to the algorithms of its own family when it is made.
 
-#![allow(
-    dead_code,
-    reason = "used by the verification and the asking, which land next"
-)]
-
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};

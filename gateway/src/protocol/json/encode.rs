@@ -3,7 +3,7 @@
 //! A message may hold several of them, one a line: each encoder puts a newline before its own
 //! where something stands in the buffer already.
 
-use crate::protocol::client_id::ClientId;
+use super::write::{Fields, client, comma, number, separate, string};
 use crate::protocol::reply::{
     ClientInfo, ConnectResult, Error, Publication, Push, Reply, SubscribeResult,
 };
@@ -76,9 +76,7 @@ pub fn encode_reply(out: &mut Vec<u8>, id: u32, reply: &Reply<'_>) {
         }
         Reply::SubRefresh { ttl_seconds } => {
             out.extend_from_slice(b",\"sub_refresh\":");
-            let mut fields = Fields::begin(out);
-            fields.expiry(*ttl_seconds);
-            fields.end();
+            encode_expiry(out, *ttl_seconds);
         }
     }
     out.push(b'}');
@@ -187,13 +185,16 @@ fn encode_push_object(out: &mut Vec<u8>, push: &Push<'_>) {
         }
         Push::Subscribe { channel, result } => {
             begin_push(out, channel, "subscribe");
-            let mut fields = Fields::begin(out);
-            fields.flag("recoverable", result.recoverable);
-            fields.text("epoch", result.epoch);
-            fields.number("offset", result.offset);
-            fields.flag("positioned", result.positioned);
-            fields.raw("data", result.data);
-            fields.end();
+            // Of a subscription that the server has made, clients are told only this.
+            let told = SubscribeResult {
+                recoverable: result.recoverable,
+                epoch: result.epoch,
+                offset: result.offset,
+                positioned: result.positioned,
+                data: result.data,
+                ..SubscribeResult::default()
+            };
+            encode_subscribe(out, &told);
         }
         Push::Message { data } => {
             begin_push(out, "", "message");
@@ -211,9 +212,7 @@ fn encode_push_object(out: &mut Vec<u8>, push: &Push<'_>) {
         }
         Push::Refresh { ttl_seconds } => {
             begin_push(out, "", "refresh");
-            let mut fields = Fields::begin(out);
-            fields.expiry(*ttl_seconds);
-            fields.end();
+            encode_expiry(out, *ttl_seconds);
         }
     }
     out.push(b'}');
@@ -243,78 +242,10 @@ fn encode_publication(out: &mut Vec<u8>, publication: &Publication<'_>) {
     fields.end();
 }
 
-/// The fields of an object; those with a zero value are left out.
-struct Fields<'o> {
-    out: &'o mut Vec<u8>,
-    is_first: bool,
-}
-
-impl<'o> Fields<'o> {
-    /// Opens the object.
-    fn begin(out: &'o mut Vec<u8>) -> Self {
-        out.push(b'{');
-        Self {
-            out,
-            is_first: true,
-        }
-    }
-
-    /// Goes on in an object that has fields.
-    fn more(out: &'o mut Vec<u8>) -> Self {
-        Self {
-            out,
-            is_first: false,
-        }
-    }
-
-    fn name(&mut self, name: &str) {
-        if !std::mem::take(&mut self.is_first) {
-            self.out.push(b',');
-        }
-        self.out.push(b'"');
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b"\":");
-    }
-
-    fn text(&mut self, name: &str, text: &str) {
-        if !text.is_empty() {
-            self.name(name);
-            string(self.out, text);
-        }
-    }
-
-    fn number(&mut self, name: &str, value: u64) {
-        if value > 0 {
-            self.name(name);
-            number(self.out, value);
-        }
-    }
-
-    fn flag(&mut self, name: &str, is_set: bool) {
-        if is_set {
-            self.name(name);
-            self.out.extend_from_slice(b"true");
-        }
-    }
-
-    /// JSON as it is.
-    fn raw(&mut self, name: &str, json: &[u8]) {
-        if !json.is_empty() {
-            self.name(name);
-            self.out.extend_from_slice(json);
-        }
-    }
-
-    fn expiry(&mut self, ttl_seconds: Option<u32>) {
-        if let Some(seconds) = ttl_seconds {
-            self.flag("expires", true);
-            self.number("ttl", u64::from(seconds));
-        }
-    }
-
-    fn end(self) {
-        self.out.push(b'}');
-    }
+fn encode_expiry(out: &mut Vec<u8>, ttl_seconds: Option<u32>) {
+    let mut fields = Fields::begin(out);
+    fields.expiry(ttl_seconds);
+    fields.end();
 }
 
 fn encode_joined_or_left(out: &mut Vec<u8>, info: &ClientInfo<'_>) {
@@ -367,78 +298,11 @@ fn code_and_reason(out: &mut Vec<u8>, code: u16, reason: &str) {
     out.push(b'}');
 }
 
-fn comma(out: &mut Vec<u8>, at: usize) {
-    if at > 0 {
-        out.push(b',');
-    }
-}
-
-fn separate(out: &mut Vec<u8>) {
-    if !out.is_empty() {
-        out.push(b'\n');
-    }
-}
-
-fn client(out: &mut Vec<u8>, client: ClientId) {
-    out.push(b'"');
-    out.extend_from_slice(&client.text());
-    out.push(b'"');
-}
-
-fn number(out: &mut Vec<u8>, value: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    let mut rest = value;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
-/// Appends text as a JSON string.
-pub fn encode_text(out: &mut Vec<u8>, text: &str) {
-    string(out, text);
-}
-
-/// A JSON string (RFC 8259, 7): quotes, backslashes and control characters escaped, nothing else.
-fn string(out: &mut Vec<u8>, text: &str) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    out.push(b'"');
-    let bytes = text.as_bytes();
-    let mut copied = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        out.extend_from_slice(&bytes[copied..at]);
-        copied = at + 1;
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            _ => {
-                out.extend_from_slice(b"\\u00");
-                out.push(HEX[usize::from(byte >> 4)]);
-                out.push(HEX[usize::from(byte & 0x0f)]);
-            }
-        }
-    }
-    out.extend_from_slice(&bytes[copied..]);
-    out.push(b'"');
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::ErrorCode;
     use crate::protocol::codes::{Disconnect, Unsubscribe};
+    use crate::protocol::{ClientId, ErrorCode};
 
     fn written(encode: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();
@@ -577,21 +441,5 @@ mod tests {
             encode_ping(out);
         });
         assert_eq!(both, "{}\n{\"id\":2,\"publish\":{}}\n{}");
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn any_text_is_read_back_as_it_was(text in ".*") {
-            let json = written(|out| string(out, &text));
-            proptest::prop_assert!(!json.contains(['\r', '\n']));
-            let back: String = serde_json::from_str(&json).expect("valid JSON");
-            proptest::prop_assert_eq!(back, text);
-        }
-
-        #[test]
-        fn any_number_is_read_back_as_it_was(value: u64) {
-            let json = written(|out| number(out, value));
-            proptest::prop_assert_eq!(json, value.to_string());
-        }
     }
 }

@@ -3,14 +3,14 @@
 mod decode;
 mod encode;
 mod scan;
+mod write;
 
 use std::borrow::Cow;
 
 pub use decode::{Commands, decode, decode_connect_request};
-pub use encode::{
-    encode_bare_push, encode_client_info, encode_ping, encode_push, encode_reply, encode_text,
-};
+pub use encode::{encode_bare_push, encode_client_info, encode_ping, encode_push, encode_reply};
 pub use scan::Malformed;
+pub use write::encode_text;
 
 /// A valid JSON value on one line. Line ends can only stand between its tokens; on the wire they
 /// would end the line, or an event in a stream of server-sent events.
