@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::Stop;
 use super::open::{Opening, check_descriptors, open};
+use crate::clients::link::LinkEvent;
 use crate::clients::websocket::{self, PING, PONG};
 use crate::net::{EpollNet, Event, Net};
 use crate::record::Summary;
@@ -58,8 +59,10 @@ pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Rep
         path,
         output,
         stop,
-        &mut |net, key, frame| {
-            if frame.opcode == PING {
+        &mut |net, key, event| {
+            if let LinkEvent::Frame(frame) = event
+                && frame.opcode == PING
+            {
                 let mut pong = Vec::new();
                 websocket::frame(&mut pong, PONG, [7, 7, 7, 7], frame.payload);
                 net.send(key, &pong);

@@ -16,8 +16,6 @@ use crate::target::Target;
 
 /// All subscriptions must stand within this after the last connection was opened.
 const SUBSCRIBE_MAX: Duration = Duration::from_secs(60);
-/// Subscribe commands under way at once.
-const IN_FLIGHT_MAX: usize = 500;
 
 /// Sends one masked text frame.
 pub(crate) fn send_text(net: &mut impl Net, key: Key, text: &str) {
@@ -44,7 +42,7 @@ pub(crate) fn answer_ping(net: &mut impl Net, key: Key, frame: &Frame<'_>) -> bo
 }
 
 /// Opens `count` connections, number i to `target(i)`, and subscribes it to `channel(i)`; with `None`
-/// it only connects.
+/// it only connects. Each does so as soon as it is open: a server closes those that say nothing.
 pub(crate) fn gather<'t>(
     net: &mut impl Net,
     target: impl Fn(usize) -> &'t Target,
@@ -60,63 +58,88 @@ pub(crate) fn gather<'t>(
         close_when_open: false,
     };
     let path = |number: usize| target(number).path_with("sid", &format!("crowd-{number}"));
-    let mut members = open(
+    let mut crowd = Gathering::default();
+    let opened = open(
         net,
         &target,
         &opening,
         path,
         output,
         stop,
-        &mut |net, key, frame| {
-            answer_ping(net, key, &frame);
+        &mut |net, key, event| {
+            crowd.on_event(net, key, channel(key.tag), event);
         },
-    )?
-    .all()?;
-    let (mut asked, mut answered, mut problem) = (0, 0, None::<String>);
+    )?;
+    if let Some(problem) = crowd.problem {
+        bail!("{problem}");
+    }
+    let mut members = opened.all()?;
     let until = Instant::now() + SUBSCRIBE_MAX;
-    while answered < count {
-        let now = Instant::now();
+    while crowd.answered < count {
+        let (now, answered) = (Instant::now(), crowd.answered);
         if now >= until || stop.requested() {
             bail!("{answered} of {count} subscriptions stood when the time was over");
-        }
-        while asked < count && asked - answered < IN_FLIGHT_MAX {
-            let mut commands = centrifuge::connect(1);
-            if let Some(channel) = channel(asked) {
-                commands.push('\n');
-                commands.push_str(&centrifuge::subscribe(2, &channel, None));
-            }
-            send_text(net, members[asked].key, &commands);
-            asked += 1;
         }
         output.progress(now, || format!("{answered} of {count} subscribed"));
         net.turn(Some(until), &mut |net, key, event| match event {
             Event::Connected => {}
-            Event::Closed(error) => {
-                problem = Some(format!("connection {} was closed: {error:?}", key.tag));
-            }
+            Event::Closed(error) => crowd.fail(key, &format!("closed: {error:?}")),
             Event::Data(bytes) => {
-                let wants_subscription = channel(key.tag).is_some();
                 let fed = members[key.tag].link.feed(bytes, &mut |event| {
-                    if let LinkEvent::Frame(frame) = event
-                        && !answer_ping(net, key, &frame)
-                    {
-                        match done(&frame, wants_subscription) {
-                            Ok(done) => answered += usize::from(done),
-                            Err(what) => problem = Some(format!("connection {}: {what}", key.tag)),
-                        }
-                    }
+                    crowd.on_event(net, key, channel(key.tag), event);
                     true
                 });
                 if let Err(failure) = fed {
-                    problem = Some(format!("connection {}: {failure}", key.tag));
+                    crowd.fail(key, &failure.to_string());
                 }
             }
         })?;
-        if let Some(problem) = problem {
+        if let Some(problem) = crowd.problem {
             bail!("{problem}");
         }
     }
     Ok(members)
+}
+
+/// How far [`gather`] is.
+#[derive(Default)]
+struct Gathering {
+    /// Connections that have the last answer they wait for.
+    answered: usize,
+    /// The first one.
+    problem: Option<String>,
+}
+
+impl Gathering {
+    fn on_event(
+        &mut self,
+        net: &mut impl Net,
+        key: Key,
+        channel: Option<String>,
+        event: LinkEvent<'_>,
+    ) {
+        match event {
+            LinkEvent::Open => {
+                let mut commands = centrifuge::connect(1);
+                if let Some(channel) = channel {
+                    commands.push('\n');
+                    commands.push_str(&centrifuge::subscribe(2, &channel, None));
+                }
+                send_text(net, key, &commands);
+            }
+            LinkEvent::Frame(frame) if answer_ping(net, key, &frame) => {}
+            LinkEvent::Frame(frame) => match done(&frame, channel.is_some()) {
+                Ok(done) => self.answered += usize::from(done),
+                Err(what) => self.fail(key, &what),
+            },
+        }
+    }
+
+    fn fail(&mut self, key: Key, what: &str) {
+        let number = key.tag;
+        self.problem
+            .get_or_insert_with(|| format!("connection {number}: {what}"));
+    }
 }
 
 /// The frame holds the last answer that is waited for.

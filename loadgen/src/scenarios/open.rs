@@ -7,7 +7,6 @@ use anyhow::Result;
 
 use super::Stop;
 use crate::clients::link::{Failure, Link, LinkEvent};
-use crate::clients::websocket::Frame;
 use crate::net::{Event, Key, Net};
 use crate::pace::Pace;
 use crate::record::Latencies;
@@ -62,9 +61,10 @@ impl Opened {
     pub(crate) fn all(self) -> Result<Vec<Member>> {
         if self.failed() + self.dropped > 0 || self.members.iter().any(Option::is_none) {
             anyhow::bail!(
-                "{} of {} connections did not stand: {:?}",
+                "{} of {} connections did not stand: {} closed by the server once open, {:?}",
                 self.failed() + self.dropped,
                 self.members.len(),
+                self.dropped,
                 self.failures
             );
         }
@@ -83,8 +83,8 @@ pub(crate) fn check_descriptors(count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Opens `opening.count` connections, number i to `target(i)`. Frames that come meanwhile go to
-/// `on_frame`, which may answer through the net.
+/// Opens `opening.count` connections, number i to `target(i)`. That one is open, and frames that come
+/// meanwhile, go to `on_event`, which may send through the net.
 pub(crate) fn open<'t, N: Net>(
     net: &mut N,
     target: impl Fn(usize) -> &'t Target,
@@ -92,7 +92,7 @@ pub(crate) fn open<'t, N: Net>(
     path: impl Fn(usize) -> String,
     output: &Output,
     stop: &Stop,
-    on_frame: &mut impl FnMut(&mut N, Key, Frame<'_>),
+    on_event: &mut impl FnMut(&mut N, Key, LinkEvent<'_>),
 ) -> Result<Opened> {
     let started = Instant::now();
     let mut run = Opened {
@@ -190,10 +190,8 @@ pub(crate) fn open<'t, N: Net>(
                     };
                     let mut opened = false;
                     let result = member.link.feed(bytes, &mut |event| {
-                        match event {
-                            LinkEvent::Open => opened = true,
-                            LinkEvent::Frame(frame) => on_frame(net, key, frame),
-                        }
+                        opened |= matches!(event, LinkEvent::Open);
+                        on_event(net, key, event);
                         true
                     });
                     if opened {
