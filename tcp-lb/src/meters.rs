@@ -44,6 +44,8 @@ meters! {
     accepted,
     /// Accepts that failed because descriptors or memory were short.
     accept_shortages,
+    /// Connections to nodes that could not be begun for want of descriptors or memory.
+    socket_shortages,
     /// Times the listener rested because of the accept rate or the bound on flows.
     accept_pauses,
     /// Connections closed because the process has as many flows as it may.

@@ -112,6 +112,14 @@ impl NetRing {
         unsafe { self.kernel.submission().push(entry).is_ok() }
     }
 
+    /// Gives what is queued to the kernel in the middle of a turn. What it does not take goes with the
+    /// next wait.
+    pub(crate) fn submit_queued(&mut self) {
+        if !self.kernel.submission().is_empty() {
+            let _ = self.submit();
+        }
+    }
+
     /// Gives everything queued to the kernel without waiting.
     pub(super) fn submit(&mut self) -> io::Result<()> {
         self.enter(None)

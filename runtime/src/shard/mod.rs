@@ -28,11 +28,11 @@ pub const PARK_MAX: Duration = Duration::from_millis(500);
 
 /// What a shard does. Everything runs on the shard's thread; nothing here may block.
 pub trait Service {
-    /// Takes one completion. `now` is the time of this turn.
+    /// Takes one completion. `now` is the time of this turn, or a later one where it has many.
     fn on_completion(&mut self, ring: &mut NetRing, completion: Completion, now: Instant);
 
     /// Once per turn, after its completions: take mail, advance timers, queue sends; they are
-    /// submitted together when this returns.
+    /// submitted together when this returns. `now` is when the completions were taken.
     fn on_turn(&mut self, ring: &mut NetRing, now: Instant) -> Turn;
 }
 

@@ -1,12 +1,13 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::mailbox::{Receiver, Sender, mailbox, wake_pair};
-use crate::ring::{Key, Payload};
+use crate::ring::{Key, Payload, Piece};
 
 /// Returns what it receives; told what to do by mail.
 struct Echo {
@@ -185,6 +186,79 @@ fn a_service_that_cannot_be_built_is_an_error_of_spawn() {
         matches!(panicked, Err(ShardError::Panicked { .. })),
         "{panicked:?}"
     );
+}
+
+#[test]
+fn what_the_first_completions_of_a_long_turn_begin_does_not_wait_for_the_last() {
+    const MANY: u64 = 600;
+    const FIRST: Key = Key(MANY);
+    /// Answers the first completion, and looks for the answer while it works on the last of the same turn.
+    struct Storm {
+        ours: Vec<UnixStream>,
+        theirs: UnixStream,
+        seen: u64,
+        turns: u64,
+        answered: Arc<AtomicU64>,
+    }
+    impl Service for Storm {
+        fn on_completion(&mut self, ring: &mut NetRing, completion: Completion, _: Instant) {
+            let Completion::Sent { key, .. } = completion else {
+                unreachable!("{completion:?}")
+            };
+            if key == FIRST {
+                return;
+            }
+            self.seen += 1;
+            if self.seen == 1 {
+                ring.send(&self.ours[0], FIRST, Payload::from(Piece::Static(b"!")));
+            }
+            if self.seen == MANY && self.turns == 1 {
+                let mut bytes = [0; 16];
+                self.theirs.set_nonblocking(true).expect("an open socket");
+                let read = self.theirs.read(&mut bytes).expect("something to read");
+                let answers = bytes[..read].iter().filter(|byte| **byte == b'!').count();
+                self.answered.store(answers as u64, Ordering::SeqCst);
+            }
+        }
+
+        fn on_turn(&mut self, _: &mut NetRing, _: Instant) -> Turn {
+            self.turns += 1;
+            if self.seen >= MANY {
+                return Turn::Stop;
+            }
+            Turn::WaitUntil(None)
+        }
+    }
+    let (_waker, source) = wake_pair().expect("an eventfd");
+    let answered = Arc::new(AtomicU64::new(0));
+    let spec = ShardSpec {
+        index: 0,
+        cpu: None,
+        name: "storm".to_owned(),
+        ring: RingConfig::default(),
+    };
+    let shard = spawn(spec, source, {
+        let answered = Arc::clone(&answered);
+        move |ring| {
+            let (first, theirs) = UnixStream::pair()?;
+            let (second, _) = UnixStream::pair()?;
+            // The kernel does these while it takes them, so that all are done in the first turn.
+            for key in 0..MANY {
+                let socket = if key == 0 { &first } else { &second };
+                ring.send(socket, Key(key), Payload::from(Piece::Static(b".")));
+            }
+            Ok(Storm {
+                ours: vec![first, second],
+                theirs,
+                seen: 0,
+                turns: 0,
+                answered,
+            })
+        }
+    })
+    .expect("the shard starts");
+    shard.join().expect("an orderly end");
+    assert_eq!(answered.load(Ordering::SeqCst), 1);
 }
 
 #[test]

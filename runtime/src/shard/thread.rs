@@ -19,6 +19,10 @@ use crate::ring::NetRing;
 const GLOMMIO_PERIOD: Duration = Duration::from_millis(1);
 /// Longest park while they do.
 const GLOMMIO_PARK_MAX: Duration = Duration::from_millis(5);
+/// Completions after which what they queued goes to the kernel and the clock is read again. In a storm a
+/// turn has thousands: what the first of them began should not wait for the last, and a time-out that
+/// they set should not count from before they were looked at.
+const BATCH: usize = 256;
 
 /// What the shard publishes about itself.
 #[derive(Debug, Default)]
@@ -239,8 +243,21 @@ fn turns<S: Service>(service: &mut S, ring: &mut NetRing, vital: &Vital) -> Segm
         vital.turns.store(turns, Ordering::Relaxed);
         let busy = (ring.busy_share() * 1000.0) as u32;
         vital.busy_per_mille.store(busy, Ordering::Relaxed);
-        while let Some(completion) = ring.next_completion() {
-            service.on_completion(ring, completion, now);
+        take_completions(service, ring, now);
+    }
+}
+
+/// All completions of a turn. The turn itself keeps the time at which they were taken from the kernel, so
+/// that no timer overtakes a completion that was there before it.
+fn take_completions<S: Service>(service: &mut S, ring: &mut NetRing, mut now: Instant) {
+    let mut left = BATCH;
+    while let Some(completion) = ring.next_completion() {
+        service.on_completion(ring, completion, now);
+        left -= 1;
+        if left == 0 {
+            ring.submit_queued();
+            now = Instant::now();
+            left = BATCH;
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::meters::Meters;
 type Of = fn(&Meters) -> u64;
 
 /// Counters summed over shards: name, help, source.
-const COUNTERS: [(&str, &str, Of); 21] = [
+const COUNTERS: [(&str, &str, Of); 22] = [
     ("flux_lb_accepted", "Connections accepted", |m| {
         m.accepted.get()
     }),
@@ -25,6 +25,11 @@ const COUNTERS: [(&str, &str, Of); 21] = [
         "flux_lb_accept_shortages",
         "Accepts that failed for want of descriptors or memory",
         |m| m.accept_shortages.get(),
+    ),
+    (
+        "flux_lb_socket_shortages",
+        "Connections to nodes not begun for want of descriptors or memory",
+        |m| m.socket_shortages.get(),
     ),
     (
         "flux_lb_accept_pauses",

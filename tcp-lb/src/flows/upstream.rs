@@ -110,7 +110,7 @@ impl Flows {
         let socket = match sockets::upstream(route.addr, source) {
             Ok(socket) => socket,
             Err(error) => {
-                tracing::warn!(%error, node = %route.node.id(), ?source, "no socket for a node");
+                self.on_no_socket(&error, &route.node, now);
                 return self.refuse(ring, slot);
             }
         };
@@ -134,7 +134,17 @@ impl Flows {
             route.node.flow_begins();
             flow.node = Some(route.node.clone());
         }
-        self.set_timer(slot, now + self.settings.connect_timeout);
+        // The attempt begins now: a turn that has taken long is not the node's delay.
+        self.set_timer(slot, Instant::now() + self.settings.connect_timeout);
+    }
+
+    /// Out of descriptors, most often: in a storm for many at once, and said once a second.
+    fn on_no_socket(&mut self, error: &io::Error, node: &Node, now: Instant) {
+        self.meters.socket_shortages.add(1);
+        if self.no_socket_said.is_none_or(|at| now >= at + limits::SAY_AGAIN) {
+            self.no_socket_said = Some(now);
+            tracing::warn!(%error, node = %node.id(), "no socket for a node");
+        }
     }
 
     pub(super) fn on_connected(
