@@ -414,8 +414,11 @@ impl Entry {
         self.node.report(record.connections);
         let routed = |record: &NodeRecord| (record.addr, record.weight, record.capacity);
         let changed = routed(record) != routed(&self.record);
-        if record.admin != self.record.admin {
-            // Another process or another network: what the old address answered says nothing of it.
+        let moved = record.admin != self.record.admin;
+        let restarted =
+            record.generation != self.record.generation && self.health.failed_its_flows();
+        if moved || restarted {
+            // Another network or another process: what the old one answered, or not, says nothing of it.
             self.health = Health::new(now);
         }
         self.record = record.clone();

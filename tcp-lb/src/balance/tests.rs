@@ -320,6 +320,33 @@ fn flows_that_fail_take_a_node_out() {
 }
 
 #[test]
+fn a_node_that_is_started_anew_is_not_held_down_for_what_its_predecessor_failed() {
+    let mut world = World::of(&["a", "b", "c"]);
+    let node = world
+        .table
+        .nodes()
+        .find(|node| &**node.id() == "b")
+        .cloned()
+        .expect("b is known");
+    for _ in 0..FALL {
+        world.now += Duration::from_millis(600);
+        world
+            .table
+            .on_flow_failed(&node, FlowFailure::Refused, world.now);
+    }
+    world.pass("b", 5);
+    assert_eq!(
+        world.takes(),
+        ["a", "c"],
+        "it is held down, whatever its probes say"
+    );
+    world.view("b").record.generation = 2;
+    world.apply();
+    world.pass("b", 1);
+    assert_eq!(world.status("b").expect("known").reason, "slow start");
+}
+
+#[test]
 fn a_node_that_moved_is_probed_anew_and_its_old_address_says_nothing() {
     let mut world = World::of(&["a", "b", "c"]);
     let old = ProbeTarget {

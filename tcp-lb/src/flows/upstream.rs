@@ -141,7 +141,10 @@ impl Flows {
     /// Out of descriptors, most often: in a storm for many at once, and said once a second.
     fn on_no_socket(&mut self, error: &io::Error, node: &Node, now: Instant) {
         self.meters.socket_shortages.add(1);
-        if self.no_socket_said.is_none_or(|at| now >= at + limits::SAY_AGAIN) {
+        if self
+            .no_socket_said
+            .is_none_or(|at| now >= at + limits::SAY_AGAIN)
+        {
             self.no_socket_said = Some(now);
             tracing::warn!(%error, node = %node.id(), "no socket for a node");
         }
