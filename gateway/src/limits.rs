@@ -217,6 +217,9 @@ pub const REDIS_SUBSCRIBE_BATCH: usize = 512;
 pub const REDIS_PUBLISH_BATCH: usize = 512;
 /// Pipelines on their way to Redis at the same time.
 pub const REDIS_PIPELINES_MAX: usize = 8;
+/// How long a publication waits for a slot of a cluster that is on its way, or for a master, at most; then it is
+/// answered with error 100. Less than the patience of whoever waits for the answer.
+pub const REDIS_DETOUR_MAX: Duration = Duration::from_secs(4);
 /// Time between two probes through Redis to the own subscriber connection.
 pub const REDIS_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Silence of the own probes after which all connections are replaced, counted from the last probe (or other
@@ -263,6 +266,7 @@ pub const REDIS_STREAM_LINGER: Duration = Duration::from_secs(30);
 // A record must fit into what may wait, or it could never be delivered.
 const _: () = assert!(REDIS_RECORD_BYTES_MAX < REDIS_RECEIVED_BYTES_MAX);
 const _: () = assert!(REDIS_RECORD_BYTES_MAX < PARKED_BYTES_MAX);
+const _: () = assert!(REDIS_DETOUR_MAX.as_millis() < ENGINE_CALL_TIMEOUT.as_millis());
 // One probe that takes long is no silence.
 const _: () = assert!(REDIS_PROBE_INTERVAL.as_millis() * 2 < REDIS_PROBE_DEADLINE.as_millis());
 const _: () = assert!(REDIS_PROBE_DEADLINE.as_millis() + 500 <= REDIS_LOSS_MAX.as_millis());

@@ -276,7 +276,7 @@ const ENGINE_GAUGES: [OfEngine; 10] = [
     ),
 ];
 
-const ENGINE_COUNTERS: [OfEngine; 33] = [
+const ENGINE_COUNTERS: [OfEngine; 34] = [
     (
         "flux_engine_sequenced",
         "Messages given their place in a channel here",
@@ -336,6 +336,11 @@ const ENGINE_COUNTERS: [OfEngine; 33] = [
         "flux_idempotency_results_forgotten",
         "Results of publications forgotten before their time, for want of memory",
         |m| &m.results_forgotten,
+    ),
+    (
+        "flux_redis_detours",
+        "Publications that waited because their channel was on its way to another server",
+        |m| &m.redis_detours,
     ),
     ("flux_redis_lost", "Times that Redis was lost", |m| {
         &m.redis_lost

@@ -71,6 +71,9 @@ pub struct EngineMetrics {
     pub redis_published: Number,
     /// Publications and subscriptions that Redis refused (for instance: not permitted).
     pub redis_refused: Number,
+    /// Publications that a server did not take because their channel was on its way to another one, or the
+    /// server itself was; each time counts.
+    pub redis_detours: Number,
     /// Messages of other nodes received.
     pub redis_received: Number,
     /// Messages of other nodes that came behind later ones of the same node; dropped.

@@ -26,7 +26,7 @@ fn slots_move_between_masters_under_their_publications() {
     let deployment = of(&cluster);
     let nodes = [Node::joined(&deployment), Node::joined(&deployment)];
     for history in [None, Some(HISTORY)] {
-        survives("Cluster, three slots moved", &nodes, history, || {
+        let verdict = survives("Cluster, three slots moved", &nodes, history, || {
             for channel in &CHANNELS[..3] {
                 let slot = slot(&cluster, channel);
                 let from = cluster.master_of(slot).expect("an owner");
@@ -35,6 +35,10 @@ fn slots_move_between_masters_under_their_publications() {
                 });
             }
         });
+        if history.is_some() {
+            assert_eq!(verdict.refused, 0, "it costs publishers time, no errors");
+            assert_eq!(verdict.told, 0, "the history has it all");
+        }
     }
 }
 
@@ -48,10 +52,11 @@ fn a_replica_that_takes_over_in_peace_loses_nothing() {
     let master = cluster
         .master_of(slot(&cluster, CHANNELS[0]))
         .expect("an owner");
-    survives("Cluster, failover ordered", &nodes, Some(HISTORY), || {
+    let verdict = survives("Cluster, failover ordered", &nodes, Some(HISTORY), || {
         cluster.fail_over(master);
         cluster.wait_until_whole();
     });
+    assert_eq!(verdict.told, 0, "the replica has it all");
 }
 
 #[test]

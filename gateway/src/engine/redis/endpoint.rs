@@ -16,8 +16,10 @@ use tokio::time::{sleep, timeout};
 
 use super::super::request::Request;
 use super::config::RedisConfig;
+use super::detours::Waiting;
 use super::interest::Command;
 use super::keys::Keys;
+use super::ledger::{Content, Ledger};
 use super::link::{Answer, Link, LinkEvent, is_elsewhere};
 use super::present::Step;
 use super::publish::command;
@@ -56,6 +58,8 @@ pub(super) struct Endpoint {
     is_spoilt: Option<&'static str>,
     /// It has nothing to serve.
     is_retired: bool,
+    /// The server is known to be at another place now, which has not been tried.
+    is_moving: bool,
     config: Arc<RedisConfig>,
     keys: Arc<Keys>,
     scripts: Arc<Scripts>,
@@ -93,6 +97,7 @@ impl Endpoint {
             doubts: false,
             is_spoilt: None,
             is_retired: false,
+            is_moving: false,
             probe_channel: Arc::clone(&probe_channel),
             next_probe_channel: probe_channel,
             keys,
@@ -120,6 +125,7 @@ impl Endpoint {
         self.name = name;
         self.attempts = 0;
         self.is_retired = false;
+        self.is_moving = true;
         if self.link.is_some() {
             let why = format!("its master is {} now", self.name);
             self.lose(&why, shards);
@@ -140,6 +146,28 @@ impl Endpoint {
         self.lose("no slot is left to it", shards);
         self.is_retired = true;
         self.away = None;
+    }
+
+    /// Whether it is about to serve at another place than before.
+    pub(super) fn is_moving(&self) -> bool {
+        self.is_moving
+    }
+
+    /// What is published in channels that `is_elsewhere` names goes to another server.
+    pub(super) fn hold_back(&mut self, is_elsewhere: impl Fn(&str) -> bool) {
+        self.server.hold_back(is_elsewhere);
+    }
+
+    /// What came to nothing here, and of which channels nothing is sent here any more.
+    pub(super) fn ledger(&mut self) -> &mut Ledger {
+        self.server.ledger()
+    }
+
+    /// Publishes what was kept back.
+    pub(super) fn publish(&mut self, waiting: Waiting, now: Instant, shards: &mut Shards) {
+        let Waiting { append, asker } = waiting;
+        self.server
+            .publish(Content::Append(append), asker, now, shards);
     }
 
     /// `channel` goes to another server.
@@ -392,6 +420,7 @@ impl Endpoint {
     }
 
     fn on_connected(&mut self, result: RedisResult<Link>, shards: &mut Shards) {
+        self.is_moving = false;
         match result {
             Ok(link) => {
                 let now = Instant::now();

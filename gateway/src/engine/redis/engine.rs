@@ -16,11 +16,15 @@ use super::super::outbox::Outbox;
 use super::super::request::Request;
 use super::super::{Engine, EngineHandle, EngineMetrics};
 use super::config::{RedisConfig, RedisConfigError};
+use super::detours::{Detours, LOOK_INTERVAL, Waiting};
 use super::endpoint::{Endpoint, EndpointEvent};
 use super::follow::Follow;
+use super::ledger::Append;
+use super::server::Phase;
 use super::shard::RedisShard;
 use super::shards::Shards;
 use crate::limits::{MAILBOX_MESSAGES, REDIS_REQUESTS_MAX};
+use crate::protocol::ErrorCode;
 use crate::pubsub::ShardIndex;
 
 /// How often the engine looks at the clock.
@@ -43,6 +47,7 @@ pub struct RedisEngine {
     /// Never empty; a channel lives on one of them (see [`Self::route`]).
     endpoints: Vec<Endpoint>,
     follow: Follow,
+    detours: Detours,
     readiness: Readiness,
     /// What was announced last.
     announced: Option<Option<String>>,
@@ -86,6 +91,7 @@ impl Engine {
             shards: Shards::new(outboxes, metrics),
             endpoints,
             follow,
+            detours: Detours::new(now),
             readiness,
             announced: None,
             last_tick: now,
@@ -131,6 +137,7 @@ impl RedisEngine {
                     let now = Instant::now();
                     for request in requests.drain(..) {
                         let at = request.channel().map_or(0, |name| self.route(name));
+                        let Some(request) = self.detour(request, at, now) else { continue };
                         if let Some(endpoint) = self.endpoints.get_mut(at) {
                             endpoint.carry_out(request, now, &mut self.shards);
                         }
@@ -144,10 +151,13 @@ impl RedisEngine {
                 }
                 view = self.follow.next() => {
                     self.follow.on_view(view, &mut self.endpoints, &mut self.shards);
+                    self.detours.hurry(Instant::now());
                 }
                 _ = ticks.tick() => self.on_tick(),
                 () = sleep(RETRY_INTERVAL), if !is_clear => {}
+                () = sleep(LOOK_INTERVAL), if !self.detours.is_empty() => {}
             }
+            self.take_back();
             self.take_steps();
             for endpoint in &mut self.endpoints {
                 endpoint.send(&self.shards);
@@ -161,6 +171,80 @@ impl RedisEngine {
     /// The server that `channel` lives on: the one place that decides it.
     fn route(&self, channel: &str) -> usize {
         self.follow.route(channel, self.endpoints.len())
+    }
+
+    /// Keeps a publication back that has to wait for its server; hands out any other request.
+    fn detour(&mut self, request: Request, at: usize, now: Instant) -> Option<Request> {
+        let endpoint = self.endpoints.get(at)?;
+        let Request::Publish {
+            message,
+            history: Some(_),
+            ..
+        } = &request
+        else {
+            return Some(request);
+        };
+        let is_away = endpoint.server().phase() == Phase::Away && !endpoint.is_moving();
+        let has_to_wait = endpoint.is_moving() || self.detours.has(message.channel());
+        // While a server is simply away, its publishers are told so at once.
+        if is_away || !has_to_wait {
+            return Some(request);
+        }
+        if let Request::Publish {
+            message,
+            history: Some(history),
+            conditions,
+            reply,
+        } = request
+        {
+            let append = Append::new(message, history, conditions);
+            let asker = reply;
+            if let Err(waiting) = self.detours.add(Waiting { append, asker }, now) {
+                self.shards.metrics.refused.add(1);
+                if let Some(asker) = waiting.asker {
+                    let why = Err(ErrorCode::TooManyRequests);
+                    self.shards.published(asker, why);
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes back what servers would not take, and gives it to those that will.
+    fn take_back(&mut self) {
+        let now = Instant::now();
+        let mut late = Vec::new();
+        for endpoint in &mut self.endpoints {
+            let ledger = endpoint.ledger();
+            if ledger.returned().is_empty() {
+                continue;
+            }
+            for channel in ledger.returned().take_closed() {
+                self.detours.close(&channel, now);
+            }
+            for (channel, entries) in ledger.take_returned() {
+                self.shards.metrics.redis_detours.add(entries.len() as u64);
+                late.extend(self.detours.put_back(&channel, entries, now));
+            }
+        }
+        if self.detours.is_empty() {
+            return;
+        }
+        let (follow, endpoints) = (&self.follow, &self.endpoints);
+        let (due, expired) = self.detours.look(now, |channel| {
+            let endpoint = endpoints.get(follow.route(channel, endpoints.len()));
+            endpoint.is_some_and(|endpoint| endpoint.server().phase() != Phase::Away)
+        });
+        late.extend(expired);
+        for asker in late {
+            self.shards.published(asker, Err(ErrorCode::Internal));
+        }
+        for waiting in due {
+            let at = self.route(waiting.append.message.channel());
+            if let Some(endpoint) = self.endpoints.get_mut(at) {
+                endpoint.publish(waiting, now, &mut self.shards);
+            }
+        }
     }
 
     /// Tells the servers who is present, as far as they have room for it.

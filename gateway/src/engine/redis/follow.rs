@@ -198,6 +198,8 @@ impl Follow {
                 if !changes.retired.contains(&at) {
                     endpoints[at].probe_with(self.keys.probe_in(self.origin, is_its));
                 }
+                // What is under way there may be refused, and must not be overtaken elsewhere.
+                endpoints[at].hold_back(|channel| !is_its(self.keys.slot(channel)));
                 let leaving: Vec<Arc<str>> = endpoints[at]
                     .server()
                     .channels()

@@ -21,10 +21,13 @@
 //! - Each publish is answered exactly once: when it is confirmed, comes back, or is abandoned.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::history::HistoryOptions;
 use super::super::request::{Conditions, ReplyTo};
+use super::detours::Detour;
+use super::returned::Returned;
 use super::scripts::Outcome;
 use crate::limits::{REDIS_IN_FLIGHT_BYTES_MAX, REDIS_IN_FLIGHT_MAX};
 use crate::protocol::ErrorCode;
@@ -69,6 +72,24 @@ pub(super) struct Append {
     pub(super) conditions: Option<Box<Conditions>>,
     /// False once Redis has said that it does not know the script.
     pub(super) is_known: bool,
+    /// Since when and how often it was tried in vain, if it was.
+    pub(super) detour: Option<Detour>,
+}
+
+impl Append {
+    pub(super) fn new(
+        message: Message,
+        history: HistoryOptions,
+        conditions: Option<Box<Conditions>>,
+    ) -> Box<Self> {
+        Box::new(Self {
+            message,
+            history,
+            conditions,
+            is_known: true,
+            detour: None,
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -80,6 +101,14 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    fn nothing() -> Self {
+        Self {
+            content: Content::Nothing,
+            asker: None,
+            is_confirmed: false,
+        }
+    }
+
     fn size(&self) -> usize {
         match &self.content {
             Content::Message(message) => message.size(),
@@ -121,6 +150,8 @@ pub(super) struct Ledger {
     /// all that are on their way to a history, and those with an idempotency key that have not come
     /// back although later ones have.
     unanswered: BTreeMap<u64, Entry>,
+    /// Publications on their way to a history that came to nothing here; not counted as being here.
+    returned: Returned,
     next: u64,
     floor: u64,
     /// Messages behind the last probe.
@@ -178,14 +209,16 @@ impl Ledger {
         let first = self.front() + self.handed as u64;
         let handed = self.handed..self.handed + count;
         for (sequence, entry) in (first..).zip(self.entries.range_mut(handed)) {
+            if let Content::Append(append) = &entry.content
+                && self.returned.is_closed(append.message.channel())
+            {
+                let append = std::mem::replace(entry, Entry::nothing());
+                self.bytes -= append.size();
+                self.returned.put(sequence, append, self.next);
+            }
             take(sequence, &entry.content);
             if matches!(entry.content, Content::Append(_)) {
-                let nothing = Entry {
-                    content: Content::Nothing,
-                    asker: None,
-                    is_confirmed: false,
-                };
-                let append = std::mem::replace(entry, nothing);
+                let append = std::mem::replace(entry, Entry::nothing());
                 self.unanswered.insert(sequence, append);
             }
         }
@@ -200,11 +233,28 @@ impl Ledger {
             Outcome::Taken | Outcome::Suppressed(None) => Ok(None),
             Outcome::Stored(position) | Outcome::Suppressed(Some(position)) => Ok(Some(position)),
             Outcome::Refused | Outcome::Elsewhere | Outcome::Unknown => Err(ErrorCode::Internal),
+            Outcome::Unavailable => Err(ErrorCode::Internal),
         };
+        if outcome == Outcome::Unavailable {
+            // The loss that follows settles what becomes of others.
+            let is_append = |entry: &Entry| matches!(entry.content, Content::Append(_));
+            if !self.unanswered.get(&sequence).is_some_and(is_append) {
+                return None;
+            }
+        }
         if let Some(mut entry) = self.unanswered.remove(&sequence) {
             self.bytes -= entry.size();
             let result = match (outcome, &mut entry.content) {
-                (Outcome::Stored(_) | Outcome::Suppressed(Some(_)), _) => result,
+                (Outcome::Stored(_) | Outcome::Suppressed(Some(_)), content) => {
+                    if let Content::Append(append) = content {
+                        self.returned.overtake(sequence, append.message.channel());
+                    }
+                    result
+                }
+                (Outcome::Elsewhere | Outcome::Unavailable, Content::Append(_)) => {
+                    self.returned.put(sequence, entry, self.next);
+                    return None;
+                }
                 (Outcome::Taken | Outcome::Suppressed(None), Content::Once(_)) => result,
                 (Outcome::Unknown, Content::Append(append)) if append.is_known => {
                     append.is_known = false;
@@ -279,14 +329,48 @@ impl Ledger {
 
     /// A connection is lost: hands out everything that is still here, in order, to be delivered
     /// locally, where that is what becomes of it, and answered. If any of it comes back later, it
-    /// is late.
+    /// is late. What was on its way to a history and not sent has come to nothing.
     pub(super) fn abandon(&mut self) -> impl Iterator<Item = Entry> + use<> {
         self.floor = self.next;
+        let first = self.front();
+        for (sequence, entry) in (first..).zip(&mut self.entries).skip(self.handed) {
+            if matches!(entry.content, Content::Append(_)) {
+                let append = std::mem::replace(entry, Entry::nothing());
+                self.returned.put(sequence, append, self.next);
+            }
+        }
         self.handed = 0;
         self.bytes = 0;
         self.since_probe = 0;
         let unanswered = std::mem::take(&mut self.unanswered).into_values();
         unanswered.chain(std::mem::take(&mut self.entries))
+    }
+
+    /// Nothing of channels that `is_elsewhere` names is sent any more; see [`Returned`].
+    pub(super) fn hold_back(&mut self, is_elsewhere: impl Fn(&str) -> bool) {
+        for entry in self.unanswered.values().chain(&self.entries) {
+            if let Content::Append(append) = &entry.content
+                && is_elsewhere(append.message.channel())
+            {
+                self.returned.close(append.message.channel(), self.next);
+            }
+        }
+    }
+
+    /// What came to nothing here.
+    pub(super) fn returned(&mut self) -> &mut Returned {
+        &mut self.returned
+    }
+
+    /// Channels that are open again, and what came to nothing of them.
+    pub(super) fn take_returned(&mut self) -> Vec<(Arc<str>, Vec<Entry>)> {
+        if self.returned.is_empty() {
+            return Vec::new();
+        }
+        let unsent = self.front() + self.handed as u64;
+        let oldest = self.unanswered.keys().next();
+        self.returned
+            .take(oldest.map_or(unsent, |oldest| unsent.min(*oldest)))
     }
 
     pub(super) fn len(&self) -> usize {

@@ -68,6 +68,8 @@ pub(super) struct Link {
     pushes: Arc<Pushes>,
     pipelines: VecDeque<(u64, Pending<Vec<Value>>)>,
     command: Option<(Command, Vec<Arc<str>>, Pending<()>)>,
+    /// Why the server is of no use, to be said behind the answers that have shown it.
+    unavailable: Option<String>,
     /// Whether subscriptions are those of a cluster: SSUBSCRIBE.
     is_sharded: bool,
 }
@@ -119,6 +121,7 @@ impl Link {
             pushes,
             pipelines: VecDeque::new(),
             command: None,
+            unavailable: None,
             is_sharded,
         })
     }
@@ -175,6 +178,9 @@ impl Link {
         if let Some(why) = self.pushes.lock().broken.take() {
             return Poll::Ready(LinkEvent::Broken(why));
         }
+        if let Some(why) = self.unavailable.take() {
+            return Poll::Ready(LinkEvent::Broken(why));
+        }
         if let Some((first, pending)) = self.pipelines.front_mut()
             && let Poll::Ready(result) = pending.as_mut().poll(context)
         {
@@ -183,7 +189,11 @@ impl Link {
             return Poll::Ready(match result {
                 Err(error) => broken("publishing", &error),
                 Ok(values) => match outcomes(&values) {
-                    Ok(outcomes) => LinkEvent::Published { first, outcomes },
+                    Ok(outcomes) => {
+                        let why = values.iter().find_map(unavailable);
+                        self.unavailable = why.map(|why| format!("publishing connection: {why}"));
+                        LinkEvent::Published { first, outcomes }
+                    }
                     Err(why) => LinkEvent::Broken(why),
                 },
             });
@@ -320,7 +330,7 @@ fn outcomes(answers: &[Value]) -> Result<Vec<Outcome>, String> {
         .iter()
         .map(|answer| match answer {
             Value::ServerError(error) => match unavailable(answer) {
-                Some(why) => Err(format!("publishing connection: {why}")),
+                Some(_) => Ok(Outcome::Unavailable),
                 None if error.code() == "NOSCRIPT" => Ok(Outcome::Unknown),
                 None if is_elsewhere(Some(error.code())) => Ok(Outcome::Elsewhere),
                 None => Ok(Outcome::Refused),

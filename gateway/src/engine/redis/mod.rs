@@ -13,6 +13,7 @@
 //! | one Redis server with its connections | `endpoint` |
 //! | the same server as this node sees it: away, restoring, up | `server` (no I/O) |
 //! | what was sent and has not come back | `ledger` |
+//! | what a server would not take, and everything of its channel behind it | `returned`, `detours` |
 //! | which channels are and should be subscribed | `interest` |
 //! | the format of a message in Redis | `record` |
 //! | order per channel, and the ways to the shards | `shards` |
@@ -24,6 +25,7 @@
 //! All of it but the shards' doors runs on the control plane's thread.
 
 mod config;
+mod detours;
 mod endpoint;
 mod engine;
 mod follow;
@@ -36,6 +38,7 @@ mod present;
 mod publish;
 mod questions;
 mod record;
+mod returned;
 mod route;
 mod scripts;
 mod server;

@@ -380,6 +380,8 @@ pub(super) enum Outcome {
     Refused,
     /// It belongs to another server, or to none at the moment; nothing was done.
     Elsewhere,
+    /// The server does nothing at the moment, and is about to be given up; nothing was done.
+    Unavailable,
     /// Redis does not know the script; nothing was done.
     Unknown,
 }

@@ -155,12 +155,25 @@ impl Server {
             Outcome::Taken | Outcome::Stored(_) => shards.metrics.redis_published.add(1),
             Outcome::Suppressed(_) => shards.metrics.redis_suppressed.add(1),
             Outcome::Refused => shards.metrics.redis_refused.add(1),
-            Outcome::Elsewhere => {}
+            Outcome::Elsewhere | Outcome::Unavailable => {}
             Outcome::Unknown => shards.metrics.redis_scripts_unknown.add(1),
         }
         if let Some((asker, result)) = self.ledger.confirm(sequence, outcome) {
             shards.published(asker, result);
         }
+        for overtaken in self.ledger.returned().take_overtaken() {
+            shards.published(overtaken, Err(ErrorCode::Internal));
+        }
+    }
+
+    /// What came to nothing here is this server's no more, as far as `is_elsewhere`.
+    pub(super) fn hold_back(&mut self, is_elsewhere: impl Fn(&str) -> bool) {
+        self.ledger.hold_back(is_elsewhere);
+    }
+
+    /// What was to be published and came to nothing here.
+    pub(super) fn ledger(&mut self) -> &mut Ledger {
+        &mut self.ledger
     }
 
     /// There are connections again.

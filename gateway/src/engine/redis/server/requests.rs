@@ -74,12 +74,9 @@ impl Server {
             } => {
                 let key = |conditions: &Conditions| conditions.idempotency_key.clone();
                 let content = match (history, conditions) {
-                    (Some(history), conditions) => Content::Append(Box::new(Append {
-                        message,
-                        history,
-                        conditions,
-                        is_known: true,
-                    })),
+                    (Some(history), conditions) => {
+                        Content::Append(Append::new(message, history, conditions))
+                    }
                     (None, Some(conditions)) if !conditions.idempotency_key.is_empty() => {
                         Content::Once(Box::new(Once {
                             message,
@@ -122,7 +119,7 @@ impl Server {
         }
     }
 
-    fn publish(
+    pub(in super::super) fn publish(
         &mut self,
         content: Content,
         reply: Option<Publisher>,
