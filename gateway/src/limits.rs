@@ -249,6 +249,9 @@ pub const REDIS_COMMAND_BATCHES_MAX: usize = 4;
 pub const REDIS_COMMAND_BATCH: usize = 16;
 /// Questions about history and presence that wait for their turn; beyond it error 111.
 pub const REDIS_QUESTIONS_MAX: usize = 16_384;
+/// Changes of who is present that Redis has not carried out and that are done again; also, members that have
+/// left lately. Beyond it entries of members that have left may stay until they expire.
+pub const REDIS_OWED_MAX: usize = 262_144;
 /// Shortest time between two reads of one channel's history for its subscribers.
 pub const REDIS_READ_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes of recent publications that a node remembers of one channel, for recoveries without a

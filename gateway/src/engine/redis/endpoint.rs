@@ -327,8 +327,8 @@ impl Endpoint {
     }
 
     /// Something is to be done about who is present.
-    pub(super) fn take_step(&mut self, channel: Arc<str>, step: Step) {
-        self.server.take_step(channel, step);
+    pub(super) fn take_step(&mut self, channel: Arc<str>, step: Step, shards: &mut Shards) {
+        self.server.take_step(channel, step, shards);
     }
 
     fn on_answers(&mut self, answers: &[Value], shards: &mut Shards) {
@@ -349,9 +349,6 @@ impl Endpoint {
                 }
             } else if is_elsewhere(code) {
                 self.doubts = true;
-                if let Some((channel, client)) = question.member() {
-                    shards.present.again(channel, client);
-                }
                 self.server.misplaced(question, now, shards);
             } else {
                 self.server.answered(question, answer, now, shards);

@@ -259,7 +259,7 @@ impl RedisEngine {
             };
             let at = self.route(&channel);
             if let Some(endpoint) = self.endpoints.get_mut(at) {
-                endpoint.take_step(channel, step);
+                endpoint.take_step(channel, step, &mut self.shards);
             }
         }
     }
@@ -276,6 +276,13 @@ impl RedisEngine {
             endpoint.tick(passed, TICK, &mut self.shards);
         }
         let mut present = std::mem::take(&mut self.shards.present);
+        if self
+            .endpoints
+            .iter()
+            .all(|endpoint| endpoint.away().is_none())
+        {
+            present.retry(now);
+        }
         // Not all nodes at the same time.
         let delay = || TICK.mul_f64(4.0 * fastrand::f64());
         present.tick(now, delay, || self.shards.channels());

@@ -7,8 +7,9 @@
 //! the channel (`EXPEL` in `scripts`).
 //!
 //! Invariants
-//! - Redis is told of each change in the end: what could not be sent is written after the next
-//!   reconnection, and everything again every `REWRITE_INTERVAL` (an entry nobody renews expires).
+//! - Redis is told of each change in the end: what it has not carried out is owed, and done again when Redis is
+//!   there; members are written again after each reconnection and every `REWRITE_INTERVAL` (an entry nobody
+//!   renews expires).
 //! - Nothing is written before the own generation is known.
 //! - An entry is removed only when its generation was seen alive and is not any more, or when the
 //!   registry holds a later one of the same node.
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 use super::super::{Members, PresenceStats};
 use super::record::{Rejected, client_info, put_info};
 use super::scripts::bytes;
+use crate::limits::REDIS_OWED_MAX;
 use crate::protocol::{ClientId, ClientInfo};
 use crate::pubsub::OwnedClientInfo;
 
@@ -34,8 +36,12 @@ const MAGIC: &[u8; 4] = b"FLP1";
 const REWRITE_INTERVAL: Duration = Duration::from_secs(20 * 60);
 /// How long the entries of a channel outlive the last write to it.
 pub(super) const ENTRIES_TTL: Duration = Duration::from_secs(3_600);
-/// How often Redis is asked whether it still has a member.
+/// How often Redis is asked whether it still has so many of the members. One would not do: it may have been
+/// written since Redis lost all of them.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const CHECKED_AT_ONCE: usize = 16;
+/// How long it is remembered who has left: a replica that takes over may not have heard of it.
+const LEFT_FOR: Duration = Duration::from_secs(60);
 /// Dead generations that are remembered; beyond it all are forgotten, and readers go on ignoring them.
 const DEAD_MAX: usize = 4_096;
 
@@ -73,8 +79,18 @@ pub(super) struct Present {
     is_listed: HashSet<(Arc<str>, ClientId), RandomState>,
     /// Channels to be cleaned, from this time on.
     to_clean: VecDeque<(Instant, Arc<str>)>,
+    /// Who has left lately, oldest first.
+    left: VecDeque<(Instant, Arc<str>, ClientId)>,
+    /// Members whose change Redis has not carried out: without it, who has left would stay.
+    owed: HashSet<(Arc<str>, ClientId), RandomState>,
+    /// Channels that Redis has not let be cleaned.
+    unclean: HashSet<Arc<str>, RandomState>,
+    retried_at: Option<Instant>,
     written_at: Option<Instant>,
     checked_at: Option<Instant>,
+    /// Members to be checked, now and later: all of them in turn.
+    to_check: VecDeque<(Arc<str>, ClientId)>,
+    checks_left: usize,
 }
 
 impl Present {
@@ -93,7 +109,7 @@ impl Present {
         self.list(channel, client);
     }
 
-    pub(super) fn exit(&mut self, channel: &Arc<str>, client: ClientId) {
+    pub(super) fn exit(&mut self, channel: &Arc<str>, client: ClientId, now: Instant) {
         let Some(members) = self.own.get_mut(channel) else {
             return;
         };
@@ -102,6 +118,16 @@ impl Present {
                 self.own.remove(channel);
             }
             self.list(channel, client);
+            self.left.push_back((now, Arc::clone(channel), client));
+            self.forget_left(now);
+        }
+    }
+
+    fn forget_left(&mut self, now: Instant) {
+        while let Some((at, ..)) = self.left.front()
+            && (self.left.len() > REDIS_OWED_MAX || now.saturating_duration_since(*at) > LEFT_FOR)
+        {
+            self.left.pop_front();
         }
     }
 
@@ -110,15 +136,41 @@ impl Present {
         self.list(channel, client);
     }
 
-    /// Redis may have lost what was written: all of it is written again.
+    /// Redis has not carried out a step. False when there is no room to remember it: an entry that should go
+    /// stays until it expires.
+    #[must_use = "what is not remembered is counted"]
+    pub(super) fn owe(&mut self, channel: &Arc<str>, member: Option<ClientId>) -> bool {
+        if self.owed.len() + self.unclean.len() >= REDIS_OWED_MAX {
+            return false;
+        }
+        match member {
+            Some(client) => self.owed.insert((Arc::clone(channel), client)),
+            None => self.unclean.insert(Arc::clone(channel)),
+        };
+        true
+    }
+
+    /// Redis is there: what is owed is to be done.
+    pub(super) fn retry(&mut self, now: Instant) {
+        let is_due = |at: Instant| now.saturating_duration_since(at) >= CHECK_INTERVAL;
+        if !self.retried_at.is_none_or(is_due) {
+            return;
+        }
+        self.retried_at = Some(now);
+        for (channel, client) in std::mem::take(&mut self.owed) {
+            self.list(&channel, client);
+        }
+        let unclean = std::mem::take(&mut self.unclean);
+        self.to_clean
+            .extend(unclean.into_iter().map(|channel| (now, channel)));
+    }
+
+    /// Redis may have lost what was written: all of it is written again, and who has left lately is removed
+    /// again.
     pub(super) fn rewrite(&mut self) {
-        let all: Vec<_> = self
-            .own
-            .iter()
-            .flat_map(|(channel, members)| {
-                members.keys().map(|client| (Arc::clone(channel), *client))
-            })
-            .collect();
+        let left = self.left.iter();
+        let left = left.map(|(_, channel, client)| (Arc::clone(channel), *client));
+        let all: Vec<_> = self.members_here().chain(left).collect();
         for (channel, client) in all {
             self.list(&channel, client);
         }
@@ -131,6 +183,7 @@ impl Present {
         delay: impl FnOnce() -> Duration,
         listened: impl FnOnce() -> Vec<Arc<str>>,
     ) {
+        self.forget_left(now);
         let is_due = |at: Option<Instant>, every: Duration| {
             at.is_none_or(|at| now.saturating_duration_since(at) >= every)
         };
@@ -210,12 +263,20 @@ impl Present {
             return Some((channel, step));
         }
         let is_due = |at: Instant| now.saturating_duration_since(at) >= CHECK_INTERVAL;
-        if self.checked_at.is_none_or(is_due)
-            && let Some((channel, members)) = self.own.iter().next()
-            && let Some(client) = members.keys().next()
-        {
+        if self.checked_at.is_none_or(is_due) {
             self.checked_at = Some(now);
-            return Some((Arc::clone(channel), Step::Check(*client)));
+            self.checks_left = CHECKED_AT_ONCE;
+            if self.to_check.is_empty() {
+                self.to_check = self.members_here().collect();
+            }
+        }
+        while self.checks_left > 0
+            && let Some((channel, client)) = self.to_check.pop_front()
+        {
+            self.checks_left -= 1;
+            if self.is_here(&channel, client) {
+                return Some((channel, Step::Check(client)));
+            }
         }
         match self.to_clean.front() {
             Some((at, _)) if *at <= now => {
@@ -274,6 +335,17 @@ impl Present {
     /// How many of this node's clients are present somewhere.
     pub(super) fn len(&self) -> usize {
         self.own.values().map(HashMap::len).sum()
+    }
+
+    fn members_here(&self) -> impl Iterator<Item = (Arc<str>, ClientId)> {
+        self.own.iter().flat_map(|(channel, members)| {
+            members.keys().map(|client| (Arc::clone(channel), *client))
+        })
+    }
+
+    fn is_here(&self, channel: &str, client: ClientId) -> bool {
+        let members = self.own.get(channel);
+        members.is_some_and(|members| members.contains_key(&client))
     }
 
     fn list(&mut self, channel: &Arc<str>, client: ClientId) {

@@ -61,8 +61,22 @@ impl Question {
     /// It will not be answered.
     pub(super) fn refuse(self, why: ErrorCode, shards: &mut Shards) {
         match self {
-            // Members are written again after the next reconnection.
-            Question::Read(_) | Question::Present(..) | Question::Expel(..) => {}
+            Question::Read(_) => {}
+            Question::Present(channel, step) => {
+                let is_remembered = match step {
+                    Step::Enter(client, _) | Step::Exit(client) => {
+                        shards.present.owe(&channel, Some(client))
+                    }
+                    Step::Clean => shards.present.owe(&channel, None),
+                    // There will be another.
+                    Step::Check(_) => true,
+                };
+                shards.metrics.presence_dropped.add((!is_remembered).into());
+            }
+            Question::Expel(channel, _) => {
+                let is_remembered = shards.present.owe(&channel, None);
+                shards.metrics.presence_dropped.add((!is_remembered).into());
+            }
             Question::Presence { reply, .. } => {
                 shards.answer(reply, Err(why), |asker, result| Event::Presence {
                     asker,

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `APPEND`: a publication of a channel with history | stream, meta, result if it has an idempotency key | what happened, epoch, offset |
 //! | `PUBLISH_ONCE`: one without history that has an idempotency key | result | what happened |
-//! | `READ`: a stretch of a channel's history | stream, meta | epoch, newest offset, entries |
+//! | `READ`: a stretch of a channel's history | stream, meta | epoch, newest offset, entries, id of the oldest that is kept (none: empty), how long it all is kept (ms) |
 //! | `REMOVE`: forgets the publications, not the position | stream | nothing of interest |
 //! | `ENTER`: somebody is present | presence | nothing of interest |
 //! | `EXPEL`: a dead node's member is not | presence | nothing of interest |
@@ -21,6 +21,8 @@
 //!   new ones for the old.
 //! - Offsets are text in Lua wherever they are compared or passed on: its numbers are exact only up
 //!   to 2^53.
+
+use std::time::Duration;
 
 use redis::Value;
 
@@ -171,6 +173,8 @@ if ARGV[8] == epoch then
     end
 end
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
+local kept = redis.pcall('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)
+local oldest, lasts = kept[1] and kept[1][1] or '', redis.call('PTTL', KEYS[1])
 local entries, left, room = {}, tonumber(ARGV[6]), tonumber(ARGV[7])
 local from = ARGV[4]
 while left > 0 do
@@ -179,14 +183,14 @@ while left > 0 do
     if part.err then break end
     for _, entry in ipairs(part) do
         for _, field in ipairs(entry[2]) do room = room - #field end
-        if room < 0 and #entries > 0 then return {epoch, top, entries} end
+        if room < 0 and #entries > 0 then return {epoch, top, entries, oldest, lasts} end
         entries[#entries + 1] = entry
     end
     if #part < want then break end
     left = left - want
     from = '(' .. part[#part][1]
 end
-return {epoch, top, entries}
+return {epoch, top, entries, oldest, lasts}
 ";
 
 /// ARGV: 1 record, 2 pub/sub channel, 3 command to publish with.
@@ -311,6 +315,10 @@ pub(super) struct Stretch<'a> {
     pub(super) marks: Vec<Mark>,
     /// Why entries were refused.
     pub(super) rejected: Vec<Rejected>,
+    /// Publications before this offset are not kept any more: behind the newest one where none is.
+    pub(super) oldest: u64,
+    /// How long those that are kept still are; none where their time does not end.
+    pub(super) expires_in: Option<Duration>,
 }
 
 /// Takes the answer of `READ` apart.
@@ -318,10 +326,15 @@ pub(super) fn stretch(answer: &Value) -> Result<Stretch<'_>, Rejected> {
     let Value::Array(parts) = answer else {
         return Err(Rejected::Content);
     };
-    let [epoch, top, Value::Array(raw)] = &parts[..] else {
+    let [epoch, top, Value::Array(raw), oldest, Value::Int(lasts_ms)] = &parts[..] else {
         return Err(Rejected::Content);
     };
     let position = position_of(epoch, top)?;
+    let oldest = match bytes(oldest).ok_or(Rejected::Content)? {
+        b"" => position.offset.saturating_add(1),
+        // Somebody else's entry says nothing about ours.
+        id => offset_of_entry(id).unwrap_or(0),
+    };
     let mut entries = Vec::with_capacity(raw.len());
     let mut marks = Vec::with_capacity(raw.len());
     let mut rejected = Vec::new();
@@ -339,7 +352,13 @@ pub(super) fn stretch(answer: &Value) -> Result<Stretch<'_>, Rejected> {
         entries,
         marks,
         rejected,
+        oldest,
+        expires_in: u64::try_from(*lasts_ms).ok().map(Duration::from_millis),
     })
+}
+
+fn offset_of_entry(id: &[u8]) -> Result<u64, Rejected> {
+    record::offset_of(id.strip_suffix(b"-0").ok_or(Rejected::Format)?)
 }
 
 fn publication(entry: &Value) -> Result<(u64, MessageRef<'_>, Mark), Rejected> {
@@ -356,7 +375,7 @@ fn publication(entry: &Value) -> Result<(u64, MessageRef<'_>, Mark), Rejected> {
         return Err(Rejected::Format);
     }
     let id = bytes(id).ok_or(Rejected::Content)?;
-    let offset = record::offset_of(id.strip_suffix(b"-0").ok_or(Rejected::Format)?)?;
+    let offset = offset_of_entry(id)?;
     let record = record::decode(bytes(data).ok_or(Rejected::Content)?)?;
     match record.body {
         Body::Message(message @ MessageRef::Publication { .. }) if offset > 0 => {

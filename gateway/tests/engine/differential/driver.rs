@@ -5,16 +5,15 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use flux_gateway::engine::PublishOptions;
 use flux_gateway::engine::history::{HistoryOptions, HistoryQuery, RecoveryMode, RecoveryRequest};
-use flux_gateway::protocol::{ClientId, ErrorCode};
-use flux_gateway::pubsub::{Epoch, KnownEpoch, MessageRef, OwnedClientInfo};
+use flux_gateway::protocol::ClientId;
+use flux_gateway::pubsub::{Epoch, KnownEpoch, OwnedClientInfo};
 
+use super::content::Draft;
 use super::model::Model;
-use super::world::{Answer, State, World};
+use super::world::{Answer, Kind, State, World};
 use crate::node::PATIENCE;
 
-const LONG: Duration = Duration::from_secs(3_600);
-/// A history of less is shorter than a burst.
-const SHORT: u32 = 10;
+pub(super) const LONG: Duration = Duration::from_secs(3_600);
 
 fn history(size: u32, ttl: Duration) -> Option<HistoryOptions> {
     Some(HistoryOptions {
@@ -25,19 +24,21 @@ fn history(size: u32, ttl: Duration) -> Option<HistoryOptions> {
 }
 
 pub(super) struct Driver {
-    world: World,
-    models: Vec<Model>,
-    rng: Rng,
-    /// Numbers the publications: no two have the same data.
+    pub(super) world: World,
+    pub(super) models: Vec<Model>,
+    pub(super) rng: Rng,
+    /// Numbers the publications: no two are the same.
     published: u32,
-    /// Whether the engine keeps members.
-    has_presence: bool,
+    /// How many operations there are in a burst.
+    pub(super) length: usize,
 }
 
 impl Driver {
     pub(super) fn new(world: World, seed: u64) -> Self {
         // A read of Redis may wait for a second.
-        let brief = Duration::from_secs(if world.is_joined() { 4 } else { 1 });
+        let brief = Duration::from_secs(if world.is_joined() { 3 } else { 1 });
+        // Longer than anything here takes, but for `let_forget`.
+        let fleeting = 3 * brief;
         Self {
             world,
             models: vec![
@@ -46,17 +47,19 @@ impl Driver {
                 Model::new("latest", history(1, LONG)),
                 Model::new("brief", history(8, brief)),
                 Model::new("live", None),
+                Model::new(
+                    "fleeting",
+                    Some(HistoryOptions {
+                        size: 10,
+                        ttl: fleeting,
+                        meta_ttl: fleeting,
+                    }),
+                ),
             ],
             rng: Rng::with_seed(seed),
             published: 0,
-            has_presence: true,
+            length: 0,
         }
-    }
-
-    /// Nothing is asked about members: the engine does not keep them yet.
-    pub(super) fn without_presence(mut self) -> Self {
-        self.has_presence = false;
-        self
     }
 
     /// One operation after the other, each compared with the model.
@@ -73,26 +76,23 @@ impl Driver {
                 55..65 => self.unsubscribe(at),
                 65..75 => self.page(at),
                 75..82 => self.enter_or_exit(at),
-                82..90 if self.has_presence => self.presence(at),
+                82..90 => self.presence(at),
                 90..94 => self.join(at),
                 94..96 => self.remove_history(at),
-                96 if self.rng.u8(..8) == 0 => self.let_expire(),
+                96 => self.publish_beside(at),
+                97 if self.rng.u8(..8) == 0 => self.let_expire(),
                 _ => self.channels(),
             }
             self.check_clients();
         }
     }
 
-    fn client(&mut self) -> usize {
+    pub(super) fn client(&mut self) -> usize {
         self.rng.usize(..self.world.clients.len())
     }
 
     fn publish(&mut self, at: usize) {
-        self.published += 1;
-        let data = format!(
-            "\"{}\"",
-            format!("{}.", self.published).repeat(self.rng.usize(1..30))
-        );
+        let draft = self.draft();
         let key = match self.rng.u8(..6) {
             0 => format!("key{}", self.rng.u8(..20)),
             _ => String::new(),
@@ -109,14 +109,13 @@ impl Driver {
         let name = self.models[at].name;
         let result = if self.rng.u8(..4) == 0 {
             let node = self.rng.usize(..self.world.nodes());
-            let (data, options) = (data.clone(), &options);
+            let (message, options) = (draft.message(), &options);
             self.world.call(node, |handle| async move {
-                let message = MessageRef::data(data.as_bytes());
                 handle.publish(name, message, options).await
             })
         } else {
             let client = self.client();
-            let command = self.world.publish(client, name, &data, &options);
+            let command = self.world.publish(client, name, draft.message(), &options);
             self.world.until("the answer to a publish", |world| {
                 world.answers.contains_key(&command)
             });
@@ -126,28 +125,48 @@ impl Driver {
             }
         };
         let position = result.unwrap_or_else(|code| panic!("{name}: refused with {code:?}"));
-        let model = &mut self.models[at];
-        let (is_published, offset) = model.publish(&data, &options);
+        let (text, model) = (draft.text(), &mut self.models[at]);
         assert_eq!(position.is_some(), model.history.is_some(), "{name}");
         if let Some(position) = position {
-            let epoch = *model.epoch.get_or_insert(position.epoch);
-            assert_eq!((position.epoch, position.offset), (epoch, offset), "{name}");
-            if is_published {
-                self.world.saw(name, epoch, offset, &data);
-            }
+            model.name_epoch(position.epoch);
         }
+        let (is_published, expected) = model.publish(&text, &options);
+        assert_eq!(position, expected, "{name}");
         if is_published {
-            self.expect(name, &data);
+            if let Some(position) = position {
+                self.world.saw(name, position.epoch, position.offset, &text);
+            }
+            self.expect(name, &text);
         }
+    }
+
+    pub(super) fn draft(&mut self) -> Draft {
+        self.published += 1;
+        Draft::random(self.published, &mut self.rng)
+    }
+
+    /// Publishes what does not enter the channel's history.
+    fn publish_beside(&mut self, at: usize) {
+        let (name, client, draft) = (self.models[at].name, self.client(), self.draft());
+        let options = PublishOptions::default();
+        let command = self.world.publish(client, name, draft.message(), &options);
+        self.world.until("the answer to a publish", |world| {
+            world.answers.contains_key(&command)
+        });
+        match self.world.answers.remove(&command) {
+            Some(Answer::Published(Ok(None))) => {}
+            other => panic!("{name}: a publish is answered with {other:?}"),
+        }
+        self.expect(name, &draft.text());
     }
 
     /// Every subscriber sees it.
     fn expect(&mut self, channel: &'static str, what: &str) {
-        let is_join = what == "join";
+        let is_join = what.starts_with("join ");
         self.world.until(&format!("{what} in {channel}"), |world| {
             world.clients.iter().enumerate().all(|(number, client)| {
                 let subscription = client.subscriptions.get(channel);
-                (is_join && !World::wants_joins(number))
+                (is_join && World::kind(number) != Kind::WithJoins)
                     || subscription.is_none_or(|subscription| {
                         subscription.seen.last().is_some_and(|last| last == what)
                     })
@@ -204,7 +223,6 @@ impl Driver {
         self.world.until("the answer to a subscribe", |world| {
             world.clients[client].subscriptions[name].state == State::Active
         });
-        let remembers_longer = self.world.is_joined();
         let subscription = self.world.subscription(client, name);
         let model = &mut self.models[at];
         model.check_position(subscription.position);
@@ -212,11 +230,6 @@ impl Driver {
             let expected = model.recover(&request);
             let expected = (expected.is_some(), expected.unwrap_or_default());
             let answer = subscription.recovered.as_ref();
-            if remembers_longer && model.has_expired(&request) {
-                // A node remembers what it has delivered a little longer than Redis keeps it: what
-                // it says more is looked at in `world`.
-                return;
-            }
             assert_eq!(answer, Some(&expected), "{name}: {request:?}");
         }
     }
@@ -289,7 +302,8 @@ impl Driver {
         let (name, client) = (self.models[at].name, self.client());
         let node = self.rng.usize(..self.world.nodes());
         let through_handle = self.rng.bool();
-        for attempt in 0.. {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
             let (members, stats) = if through_handle {
                 self.world.call(node, |handle| async move {
                     (
@@ -321,7 +335,7 @@ impl Driver {
                 return;
             }
             assert!(
-                attempt < 100,
+                Instant::now() < deadline,
                 "{name}: {members:?} {stats:?}, not {:?}",
                 self.models[at]
             );
@@ -331,8 +345,8 @@ impl Driver {
 
     fn join(&mut self, at: usize) {
         let (name, client) = (self.models[at].name, self.client());
-        self.world.join(client, name);
-        self.expect(name, "join");
+        let join = self.world.join(client, name);
+        self.expect(name, &join);
     }
 
     fn remove_history(&mut self, at: usize) {
@@ -343,11 +357,45 @@ impl Driver {
         );
         assert_eq!(result, Ok(()), "{name}");
         self.models[at].remove_history();
+        // Nodes hear of it in the channel: behind this publication all have.
+        self.publish_beside(at);
+    }
+
+    /// A channel that somebody listens to stays what it is however long nothing is published; one that nobody
+    /// uses begins anew when its time is over.
+    pub(super) fn let_forget(&mut self) {
+        for at in 0..self.models.len() {
+            let (name, history) = (self.models[at].name, self.models[at].history);
+            let Some(meta_ttl) = history.map(|of| of.meta_ttl).filter(|ttl| *ttl < LONG) else {
+                continue;
+            };
+            for is_heard in [true, false] {
+                for client in 0..self.world.clients.len() {
+                    self.world.unsubscribe(client, name);
+                }
+                if is_heard {
+                    self.subscribe(at);
+                }
+                std::thread::sleep(meta_ttl.mul_f32(1.5));
+                self.models[at].expire();
+                let before = self.models[at].epoch;
+                if !is_heard {
+                    self.models[at].forget();
+                    self.subscribe(at);
+                }
+                self.check_clients();
+                assert_eq!(self.models[at].epoch == before, is_heard, "{name}");
+                self.publish(at);
+                self.page(at);
+            }
+        }
     }
 
     fn let_expire(&mut self) {
         for at in 0..self.models.len() {
-            let is_brief = self.models[at].history.is_some_and(|of| of.ttl < LONG);
+            let is_brief = self.models[at]
+                .history
+                .is_some_and(|of| of.ttl < LONG && of.meta_ttl == LONG);
             if is_brief {
                 self.publish(at);
                 let ttl = self.models[at].history.map(|history| history.ttl);
@@ -385,172 +433,6 @@ impl Driver {
                     assert_eq!(subscription.state, State::Active, "{}", model.name);
                     assert_eq!(subscription.position, model.position(), "{}", model.name);
                 }
-            }
-        }
-    }
-
-    /// Many operations at once, of which the shards take some at a time; then everything is
-    /// awaited and looked at.
-    pub(super) fn bursts(&mut self, count: usize, length: usize) {
-        for _ in 0..count {
-            let mut publishes = Vec::new();
-            for _ in 0..length {
-                let at = self.rng.usize(..self.models.len());
-                let (name, options) = (self.models[at].name, self.models[at].history);
-                let client = self.client();
-                let is_subscribed = self.world.clients[client].subscriptions.contains_key(name);
-                match self.rng.u8(..10) {
-                    0..5 => {
-                        self.published += 1;
-                        let data = self.published.to_string();
-                        let options = PublishOptions {
-                            history: options,
-                            ..PublishOptions::default()
-                        };
-                        let command = self.world.publish(client, name, &data, &options);
-                        publishes.push((at, command, data));
-                    }
-                    5..8 if !is_subscribed => {
-                        // As an SDK does: from where it was, if it was.
-                        let left_at = self.world.clients[client].left_at.get(name);
-                        let request = left_at.map(|position| RecoveryRequest {
-                            mode: RecoveryMode::Stream,
-                            offset: position.offset,
-                            epoch: KnownEpoch::Is(position.epoch),
-                            publications_max: 300,
-                        });
-                        self.world.subscribe(client, name, options, request);
-                    }
-                    5..8 => self.world.unsubscribe(client, name),
-                    8 => self.world.join(client, name),
-                    _ => {}
-                }
-                let rng = &mut self.rng;
-                self.world.pump(Some(rng));
-            }
-            self.settle(publishes);
-        }
-    }
-
-    fn settle(&mut self, publishes: Vec<(usize, u32, String)>) {
-        self.world.until("all answers", |world| {
-            let subscriptions = || {
-                let clients = world.clients.iter();
-                clients.flat_map(|client| client.subscriptions.values())
-            };
-            publishes
-                .iter()
-                .all(|(_, command, _)| world.answers.contains_key(command))
-                && subscriptions().all(|one| !matches!(one.state, State::Waiting(_)))
-        });
-        let tops: Vec<u64> = self.models.iter().map(|model| model.top).collect();
-        for (at, command, data) in publishes {
-            let model = &mut self.models[at];
-            let name = model.name;
-            let position = match self.world.answers.remove(&command) {
-                Some(Answer::Published(Ok(position))) => position,
-                other => panic!("{name}: a publish is answered with {other:?}"),
-            };
-            assert_eq!(position.is_some(), model.history.is_some(), "{name}");
-            model.top += u64::from(position.is_some());
-            if let Some(position) = position {
-                let epoch = *model.epoch.get_or_insert(position.epoch);
-                assert_eq!(position.epoch, epoch, "{name}");
-                self.world.saw(name, epoch, position.offset, &data);
-            }
-        }
-        for (model, before) in self.models.iter().zip(tops) {
-            // No two had the same offset, else `saw` had found out.
-            for offset in before + 1..=model.top {
-                assert!(
-                    self.world.has_seen(model, offset),
-                    "{} {offset}",
-                    model.name
-                );
-            }
-        }
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            self.world.until("what is under way", |_| true);
-            self.come_back();
-            if self.is_everybody_at_the_top() {
-                break;
-            }
-            let tops: Vec<_> = self.models.iter().map(Model::top).collect();
-            assert!(
-                Instant::now() < deadline,
-                "not everybody is at {tops:?}: {:?}",
-                self.world.standing()
-            );
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        self.check_recoveries();
-    }
-
-    fn is_everybody_at_the_top(&self) -> bool {
-        self.models.iter().all(|model| {
-            let top = model.history.map(|_| model.top);
-            let clients = self.world.clients.iter();
-            clients
-                .filter_map(|client| client.subscriptions.get(model.name))
-                .map(|one| (one.state, one.position.map(|position| position.offset)))
-                .all(|standing| standing == (State::Active, top))
-        })
-    }
-
-    /// Who was told that it has missed something subscribes anew. That may happen where an engine
-    /// must fill a gap from a history that is too short for it, and nowhere else.
-    fn come_back(&mut self) {
-        for (client, name) in self.world.outcasts() {
-            let options = self
-                .models
-                .iter()
-                .find(|model| model.name == name)
-                .and_then(|model| model.history);
-            assert_eq!(self.world.subscription(client, name).state, State::Lost);
-            assert!(
-                self.world.is_joined() && options.is_some_and(|options| options.size < SHORT),
-                "{name}: a client was told of a loss within the history"
-            );
-            self.world.unsubscribe(client, name);
-            self.world.subscribe(client, name, options, None);
-        }
-    }
-
-    /// Who has come back within the history has got everything.
-    fn check_recoveries(&self) {
-        for model in &self.models {
-            for (number, client) in self.world.clients.iter().enumerate() {
-                let Some(subscription) = client.subscriptions.get(model.name) else {
-                    continue;
-                };
-                let (Some((recovered, missed)), Some(request), Some(options)) = (
-                    &subscription.recovered,
-                    self.world.request(number, model.name),
-                    model.history,
-                ) else {
-                    continue;
-                };
-                if options.ttl < LONG {
-                    continue;
-                }
-                match missed.first() {
-                    Some((first, _)) => {
-                        assert_eq!(*first, request.offset + 1, "{}", model.name);
-                        assert!(*recovered);
-                    }
-                    None if !recovered => {
-                        let behind = model.top - request.offset;
-                        assert!(behind > u64::from(options.size), "{}", model.name);
-                    }
-                    None => {}
-                }
-                assert_ne!(
-                    subscription.state,
-                    State::Refused(ErrorCode::Internal),
-                    "{}",
-                    model.name
-                );
             }
         }
     }

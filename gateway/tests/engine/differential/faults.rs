@@ -7,16 +7,18 @@
 //! - In the end every subscriber is at the top of its channel: it has seen everything that came
 //!   since it was told something last.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use flux_gateway::engine::PublishOptions;
 use flux_gateway::engine::history::{HistoryOptions, HistoryQuery, RecoveryMode, RecoveryRequest};
-use flux_gateway::pubsub::{KnownEpoch, StreamPosition};
+use flux_gateway::engine::{PresenceStats, PublishOptions};
+use flux_gateway::protocol::ClientId;
+use flux_gateway::pubsub::{KnownEpoch, OwnedClientInfo, StreamPosition};
 
+use super::content::Draft;
+use super::deployment::{Deployment, Fault};
 use super::world::{Answer, State, World};
-use crate::redis_server::RedisServer;
 
 const CHANNELS: [&str; 4] = ["news", "chat:1", "room#1", "x"];
 const HISTORY: HistoryOptions = HistoryOptions {
@@ -25,35 +27,9 @@ const HISTORY: HistoryOptions = HistoryOptions {
     meta_ttl: Duration::from_secs(3_600),
 };
 
-/// How Redis fails.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Fault {
-    /// All subscriber connections are cut.
-    CutSubscribers,
-    /// All other connections are cut.
-    CutPublishers,
-    /// It stands still for so many milliseconds.
-    Stop(u64),
-    /// It forgets everything: each channel gets another epoch.
-    Forget,
-    /// It is killed and started again: what it knew is gone.
-    Die,
-}
-
-impl Fault {
-    pub(super) const ALL: [Fault; 6] = [
-        Fault::CutSubscribers,
-        Fault::CutPublishers,
-        Fault::Stop(300),
-        Fault::Stop(5_000),
-        Fault::Forget,
-        Fault::Die,
-    ];
-}
-
 pub(super) struct Faults {
     world: World,
-    server: RedisServer,
+    deployment: Option<Deployment>,
     rng: Rng,
     published: u32,
     /// Publications without an answer yet: command, channel, data.
@@ -62,18 +38,21 @@ pub(super) struct Faults {
     places: HashMap<String, (&'static str, StreamPosition)>,
     /// Those that were answered with an error: they may be anywhere, once, or nowhere.
     failed: u32,
+    /// Who is present, by channel.
+    members: BTreeMap<&'static str, BTreeMap<usize, OwnedClientInfo>>,
 }
 
 impl Faults {
-    pub(super) fn new(world: World, server: RedisServer, seed: u64) -> Self {
+    pub(super) fn new(world: World, deployment: Deployment, seed: u64) -> Self {
         Self {
             world,
-            server,
+            deployment: Some(deployment),
             rng: Rng::with_seed(seed),
             published: 0,
             waiting: Vec::new(),
             places: HashMap::new(),
             failed: 0,
+            members: BTreeMap::new(),
         }
     }
 
@@ -81,35 +60,33 @@ impl Faults {
     pub(super) fn suffer(&mut self, fault: Fault) {
         let told = self.world.told;
         self.go_on(Duration::from_millis(300));
+        // What a fault takes with it is not before the clients, whose turn it is in between.
+        let mut deployment = self.deployment.take().expect("back after each fault");
+        let may_lose = deployment.may_lose(fault);
         match fault {
-            Fault::CutSubscribers => drop(self.server.command("CLIENT KILL TYPE pubsub")),
-            Fault::CutPublishers => drop(self.server.command("CLIENT KILL TYPE normal")),
-            Fault::Stop(time_ms) => {
-                self.server.pause();
+            Fault::DeclareDead => {
+                let dead = self.rng.usize(..self.world.nodes());
+                self.world.joined().declare_alive(|node| node != dead);
+                self.go_on(Duration::from_millis(600));
+                self.world.joined().declare_alive(|_| true);
+            }
+            fault => deployment.suffer(fault, &CHANNELS, |time_ms| {
                 self.go_on(Duration::from_millis(time_ms));
-                self.server.resume();
-            }
-            Fault::Forget => drop(self.server.command("FLUSHALL")),
-            Fault::Die => {
-                self.server.kill();
-                self.go_on(Duration::from_millis(300));
-                self.server.restart();
-            }
+            }),
         }
+        self.deployment = Some(deployment);
         self.go_on(Duration::from_millis(500));
         let (failed, since) = (self.failed, Instant::now());
-        self.heal();
+        self.heal(fault);
         println!(
             "{fault:?}: healed after {:?}, {} publications, {failed} failed, clients told {} times",
             since.elapsed(),
             self.published,
             self.world.told - told
         );
-    }
-
-    /// Whether any client was told that it has missed something so far.
-    pub(super) fn told(&self) -> u64 {
-        self.world.told
+        if !may_lose {
+            assert_eq!(self.world.told, told, "{fault:?}: Redis has everything");
+        }
     }
 
     fn go_on(&mut self, time: Duration) {
@@ -133,19 +110,39 @@ impl Faults {
             0..5 => self.publish(client, name),
             5 => self.world.unsubscribe(client, name),
             6..8 => self.subscribe(client, name),
+            8 => self.enter_or_exit(client, name),
             _ => {}
         }
     }
 
+    fn enter_or_exit(&mut self, client: usize, name: &'static str) {
+        let id = ClientId::from_random(client as u128);
+        let members = self.members.entry(name).or_default();
+        if members.remove(&client).is_some() {
+            self.world.ask(client, |engine, _| engine.exit(name, id));
+            return;
+        }
+        let info = OwnedClientInfo {
+            client: id,
+            user: ["", "ann", "bob"][self.rng.usize(..3)].into(),
+            conn_info: b"{\"a\":1}".as_slice().into(),
+            chan_info: Box::default(),
+        };
+        self.world
+            .ask(client, |engine, _| engine.enter(name, info.as_ref()));
+        members.insert(client, info);
+    }
+
     fn publish(&mut self, client: usize, name: &'static str) {
         self.published += 1;
-        let data = self.published.to_string();
+        let draft = Draft::random(self.published, &mut self.rng);
         let options = PublishOptions {
             history: Some(HISTORY),
             ..PublishOptions::default()
         };
-        let command = self.world.publish(client, name, &data, &options);
-        self.waiting.push((command, name, data));
+        let message = draft.message();
+        let command = self.world.publish(client, name, message, &options);
+        self.waiting.push((command, name, draft.text()));
     }
 
     /// As an SDK does: from where it was, if it was.
@@ -186,27 +183,25 @@ impl Faults {
         });
     }
 
-    fn heal(&mut self) {
+    fn heal(&mut self, fault: Fault) {
         let deadline = Instant::now() + Duration::from_secs(30);
-        let mut tops = Vec::new();
         loop {
             self.come_back();
             while self.world.pump(None) {}
             self.take_answers();
-            let is_quiet =
-                self.world.is_up() && self.waiting.is_empty() && self.world.outcasts().is_empty();
-            if is_quiet {
-                tops = self.tops();
-                if self.is_everybody_at(&tops) {
-                    break;
-                }
-            }
+            let is_quiet = self.world.joined().is_up()
+                && self.waiting.is_empty()
+                && self.world.outcasts().is_empty();
+            let why = match is_quiet {
+                false => Some("Redis is away, or somebody waits".to_owned()),
+                true => self.behind().or_else(|| self.unknown_members()),
+            };
+            let Some(why) = why else { break };
             assert!(
                 Instant::now() < deadline,
-                "not healed: up {}, {} publishes unanswered, at {tops:?}: {:?}",
-                self.world.is_up(),
+                "{fault:?} not healed: {why}; {} publishes unanswered, {:?}",
                 self.waiting.len(),
-                self.world.clients
+                self.world.standing()
             );
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -245,15 +240,50 @@ impl Faults {
             .collect()
     }
 
-    fn is_everybody_at(&self, tops: &[Option<StreamPosition>]) -> bool {
-        CHANNELS.iter().zip(tops).all(|(name, top)| {
-            self.world.clients.iter().all(|client| {
-                client
-                    .subscriptions
-                    .get(name)
-                    .is_none_or(|one| one.state == State::Active && one.position == *top)
-            })
-        })
+    /// Who is not where its channel is.
+    fn behind(&mut self) -> Option<String> {
+        let tops = self.tops();
+        for (name, top) in CHANNELS.iter().zip(tops) {
+            for (number, client) in self.world.clients.iter().enumerate() {
+                if let Some(one) = client.subscriptions.get(name)
+                    && (one.state, one.position) != (State::Active, top)
+                {
+                    return Some(format!("client {number} is not at {top:?} of {name}"));
+                }
+            }
+        }
+        None
+    }
+
+    /// Where a node does not say who is present, or how many, as it is.
+    fn unknown_members(&mut self) -> Option<String> {
+        for name in CHANNELS {
+            let mut expected: Vec<OwnedClientInfo> = self
+                .members
+                .get(name)
+                .map(|members| members.values().cloned().collect())
+                .unwrap_or_default();
+            expected.sort_by_key(|info| *info.client.as_bytes());
+            let users: HashSet<&str> = expected.iter().map(|info| &*info.user).collect();
+            let stats = PresenceStats {
+                clients: expected.len() as u64,
+                users: users.len() as u64,
+            };
+            for node in 0..self.world.nodes() {
+                let (said, counted) = self.world.call(node, |handle| async move {
+                    let members = handle.presence(name).await;
+                    (members, handle.presence_stats(name).await)
+                });
+                let mut said = said.map(|said| said.to_vec()).unwrap_or_default();
+                said.sort_by_key(|info| *info.client.as_bytes());
+                if (&said, &counted) != (&expected, &Ok(stats)) {
+                    return Some(format!(
+                        "{name}: node {node} says {counted:?} {said:?}, not {expected:?}"
+                    ));
+                }
+            }
+        }
+        None
     }
 
     /// A publication that somebody has seen is where its publisher was told that it is.

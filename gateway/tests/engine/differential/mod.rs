@@ -6,24 +6,33 @@
 //! | what | file |
 //! |---|---|
 //! | what a channel is, in a page | `model` |
+//! | what is published, and what a client sees of it | `content` |
 //! | engines of one or several nodes, driven from one thread; clients with their positions | `world` |
+//! | what engines tell clients, and what holds of it at every moment | `told` |
+//! | nodes joined by Redis: threads, registry | `nodes` |
 //! | random operations, and the comparison | `driver` |
+//! | many of them at once | `bursts` |
+//! | what may stand behind the Redis engine, and how it fails | `deployment` |
 //! | Redis fails while clients go on | `faults` |
 //! | shards on threads of their own | `threads` |
 //!
 //! `FLUX_SEED` repeats a run; a failing one prints its seed.
 
+mod bursts;
+mod content;
+mod deployment;
 mod driver;
 mod faults;
 mod model;
+mod nodes;
 mod threads;
+mod told;
 mod world;
 
+use deployment::Deployment;
 use driver::Driver;
-use faults::{Fault, Faults};
+use faults::Faults;
 use world::World;
-
-use crate::redis_server::RedisServer;
 
 /// The seed to repeat, or a new one.
 fn seed() -> u64 {
@@ -44,6 +53,9 @@ fn the_memory_engine_shows_what_the_model_says() {
             seed.wrapping_add(round as u64),
         );
         driver.steps(1_500);
+        if round == 0 {
+            driver.let_forget();
+        }
     }
 }
 
@@ -65,42 +77,74 @@ fn shards_on_threads_see_one_order_and_who_comes_back_misses_nothing() {
     threads::all_at_once(World::memory_shards(3), 4_000, seed);
 }
 
+fn shows_what_the_model_says(deployment: &Deployment, steps: usize) {
+    let world = World::redis(&deployment.name(), 2, 2);
+    let mut driver = Driver::new(world, seed());
+    driver.steps(steps);
+    driver.let_forget();
+}
+
 #[test]
 fn nodes_joined_by_redis_show_what_the_model_says() {
-    let Some(server) = RedisServer::start() else {
-        return;
-    };
-    let seed = seed();
-    let world = World::redis(&server.url(), 2, 2);
-    let mut driver = Driver::new(world, seed).without_presence();
-    driver.steps(1_000);
+    if let Some(deployment) = Deployment::one() {
+        shows_what_the_model_says(&deployment, 1_000);
+    }
+}
+
+#[test]
+fn nodes_joined_by_a_cluster_show_what_the_model_says() {
+    if let Some(deployment) = Deployment::cluster() {
+        shows_what_the_model_says(&deployment, 500);
+    }
+}
+
+fn overtaking_requests_cost_nobody_a_publication(deployment: &Deployment, bursts: usize) {
+    let mut driver = Driver::new(World::redis(&deployment.name(), 2, 2), seed());
+    driver.bursts(bursts, 40);
 }
 
 #[test]
 fn on_nodes_joined_by_redis_overtaking_requests_cost_no_client_a_publication() {
-    let Some(server) = RedisServer::start() else {
-        return;
-    };
+    if let Some(deployment) = Deployment::one() {
+        overtaking_requests_cost_nobody_a_publication(&deployment, 25);
+    }
+}
+
+#[test]
+fn on_nodes_joined_by_a_cluster_overtaking_requests_cost_no_client_a_publication() {
+    if let Some(deployment) = Deployment::cluster() {
+        overtaking_requests_cost_nobody_a_publication(&deployment, 15);
+    }
+}
+
+fn survives_its_faults(deployment: Deployment) {
     let seed = seed();
-    let mut driver = Driver::new(World::redis(&server.url(), 2, 2), seed);
-    driver.bursts(25, 40);
+    let world = World::redis(&deployment.name(), 2, 2);
+    let mut order = deployment.faults().to_vec();
+    let mut faults = Faults::new(world, deployment, seed);
+    fastrand::Rng::with_seed(seed).shuffle(&mut order);
+    for fault in order {
+        faults.suffer(fault);
+    }
 }
 
 #[test]
 fn whatever_happens_to_redis_a_client_sees_every_publication_once_or_is_told() {
-    let Some(server) = RedisServer::start() else {
-        return;
-    };
-    let seed = seed();
-    let world = World::redis(&server.url(), 2, 2);
-    let mut faults = Faults::new(world, server, seed);
-    let mut order = Fault::ALL;
-    fastrand::Rng::with_seed(seed).shuffle(&mut order);
-    for fault in order {
-        let told = faults.told();
-        faults.suffer(fault);
-        if !matches!(fault, Fault::Forget | Fault::Die) {
-            assert_eq!(faults.told(), told, "{fault:?}: Redis has everything");
-        }
+    if let Some(deployment) = Deployment::one() {
+        survives_its_faults(deployment);
+    }
+}
+
+#[test]
+fn whatever_happens_to_a_cluster_a_client_sees_every_publication_once_or_is_told() {
+    if let Some(deployment) = Deployment::cluster() {
+        survives_its_faults(deployment);
+    }
+}
+
+#[test]
+fn whatever_sentinels_do_a_client_sees_every_publication_once_or_is_told() {
+    if let Some(deployment) = Deployment::sentinel() {
+        survives_its_faults(deployment);
     }
 }

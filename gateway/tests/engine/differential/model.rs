@@ -11,16 +11,15 @@ use flux_gateway::engine::{PresenceStats, PublishOptions};
 use flux_gateway::protocol::ErrorCode;
 use flux_gateway::pubsub::{Epoch, KnownEpoch, OwnedClientInfo, StreamPosition};
 
-/// Offset and data.
+use super::content::text;
+
+/// Offset and everything that a client sees, see `content`.
 pub(super) type Read = Vec<(u64, String)>;
 
 pub(super) fn read(publications: &[StoredPublication]) -> Read {
-    let data = |stored: &StoredPublication| {
-        String::from_utf8_lossy(stored.message.as_ref().payload()).into_owned()
-    };
     publications
         .iter()
-        .map(|stored| (stored.offset, data(stored)))
+        .map(|stored| (stored.offset, text(stored.message.as_ref())))
         .collect()
 }
 
@@ -32,12 +31,10 @@ pub(super) struct Model {
     pub(super) epoch: Option<Epoch>,
     pub(super) top: u64,
     kept: Read,
-    /// What comes up to it has expired or was removed.
-    gone_to: u64,
     published_at: Option<Instant>,
     version: u64,
     version_epoch: String,
-    results: HashMap<String, u64>,
+    results: HashMap<String, Option<StreamPosition>>,
     members: BTreeMap<[u8; 16], OwnedClientInfo>,
 }
 
@@ -49,7 +46,6 @@ impl Model {
             epoch: None,
             top: 0,
             kept: Vec::new(),
-            gone_to: 0,
             published_at: None,
             version: 0,
             version_epoch: String::new(),
@@ -74,15 +70,23 @@ impl Model {
         if let (Some(history), Some(at)) = (self.history, self.published_at)
             && at.elapsed() > history.ttl
         {
-            self.gone_to = self.top;
             self.kept.clear();
         }
     }
 
-    /// Whether something that this request is about has expired, or was removed.
-    pub(super) fn has_expired(&self, request: &RecoveryRequest) -> bool {
-        let from = request.offset.min(self.top.saturating_sub(1));
-        from < self.gone_to
+    /// Nobody has used it for too long: it begins anew.
+    pub(super) fn forget(&mut self) {
+        *self = Self {
+            results: std::mem::take(&mut self.results),
+            members: std::mem::take(&mut self.members),
+            ..Self::new(self.name, self.history)
+        };
+    }
+
+    /// An engine has named the epoch in an answer.
+    pub(super) fn name_epoch(&mut self, epoch: Epoch) {
+        // What is answered to a publication made again may be of an epoch that is over.
+        self.epoch.get_or_insert(epoch);
     }
 
     pub(super) fn position(&self) -> Option<StreamPosition> {
@@ -106,8 +110,12 @@ impl Model {
         }
     }
 
-    /// Takes a publication in; says whether it is published, and the offset that is answered.
-    pub(super) fn publish(&mut self, data: &str, options: &PublishOptions<'_>) -> (bool, u64) {
+    /// Takes a publication in; says whether it is published, and the position that is answered.
+    pub(super) fn publish(
+        &mut self,
+        data: &str,
+        options: &PublishOptions<'_>,
+    ) -> (bool, Option<StreamPosition>) {
         let key = options.idempotency_key;
         if let Some(result) = self.results.get(key) {
             return (false, *result);
@@ -116,7 +124,7 @@ impl Model {
             let is_comparable =
                 options.version_epoch.is_empty() || options.version_epoch == self.version_epoch;
             if options.version > 0 && is_comparable && options.version <= self.version {
-                return (false, self.top);
+                return (false, self.position());
             }
             if options.version > 0 {
                 self.version = options.version;
@@ -129,13 +137,12 @@ impl Model {
             self.published_at = Some(Instant::now());
         }
         if !key.is_empty() {
-            self.results.insert(key.to_owned(), self.top);
+            self.results.insert(key.to_owned(), self.position());
         }
-        (true, self.top)
+        (true, self.position())
     }
 
     pub(super) fn remove_history(&mut self) {
-        self.gone_to = self.top;
         self.kept.clear();
     }
 

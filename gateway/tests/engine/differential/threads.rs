@@ -8,8 +8,9 @@ use std::time::Duration;
 use fastrand::Rng;
 use flux_gateway::engine::PublishOptions;
 use flux_gateway::engine::history::{HistoryOptions, RecoveryMode, RecoveryRequest};
-use flux_gateway::pubsub::{Epoch, KnownEpoch};
+use flux_gateway::pubsub::{Epoch, KnownEpoch, MessageRef};
 
+use super::content::text;
 use super::world::{Answer, State, World};
 
 const CHANNELS: [&str; 3] = ["a", "b", "c"];
@@ -84,12 +85,13 @@ fn work(
         match rng.u8(..4) {
             0 | 1 => {
                 let data = format!("[{number},{n}]");
+                let message = MessageRef::data(data.as_bytes());
                 let options = PublishOptions {
                     history: Some(HISTORY),
                     ..PublishOptions::default()
                 };
-                let command = world.publish(client, name, &data, &options);
-                waiting.push((at, command, data));
+                let command = world.publish(client, name, message, &options);
+                waiting.push((at, command, text(message)));
             }
             2 if is_subscribed => world.unsubscribe(client, name),
             2 => {

@@ -1,33 +1,23 @@
 //! Engines of one or several nodes, driven from one thread; clients with their positions.
 //!
-//! What holds for every client at every moment is checked here, whatever the model says:
-//! - Deliveries of a channel with history rise by one from the position that was answered; what a
-//!   recovery says is contiguous and ends where the shard is.
-//! - All clients see the same data at the same offset of the same epoch.
-//! - Each question has one answer.
+//! What engines tell them is `told`'s.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use flux_gateway::engine::history::{
-    HistoryOptions, HistoryPage, HistoryQuery, Recovery, RecoveryRequest,
-};
-use flux_gateway::engine::redis::{RedisConfig, RedisEngine};
-use flux_gateway::engine::{
-    Asker, Engine, EngineHandle, EngineMetrics, Event, Members, PresenceStats, PublishOptions,
-};
+use flux_gateway::engine::history::{HistoryOptions, HistoryPage, HistoryQuery, RecoveryRequest};
+use flux_gateway::engine::{Asker, Engine, EngineHandle, Members, PresenceStats, PublishOptions};
 use flux_gateway::protocol::{ClientId, ClientInfo, ErrorCode};
 use flux_gateway::pubsub::{ChannelKey, Epoch, MessageRef, StreamPosition, Variant};
-use flux_runtime::control::Readiness;
+use flux_registry::RedisDeployment;
 use flux_runtime::mailbox::WakeSource;
-use tokio::sync::oneshot;
 
-use super::model::{Model, Read, read};
-use crate::node::{PATIENCE, wait_for, wakes};
+use super::model::{Model, Read};
+use super::nodes::{Joined, Node};
+use crate::node::{PATIENCE, wakes};
 
 /// What a command was answered.
 #[derive(Debug)]
@@ -40,19 +30,39 @@ pub(super) enum Answer {
 
 /// What a shard gets of one variant of a channel.
 #[derive(Debug)]
-struct Feed {
-    key: ChannelKey,
-    name: Arc<str>,
-    is_confirmed: bool,
-    position: Option<StreamPosition>,
-    clients: Vec<usize>,
+pub(super) struct Feed {
+    pub(super) key: ChannelKey,
+    pub(super) name: Arc<str>,
+    pub(super) is_confirmed: bool,
+    pub(super) position: Option<StreamPosition>,
+    /// The payload of the last publication.
+    pub(super) previous: Option<String>,
+    pub(super) clients: Vec<usize>,
+}
+
+/// How a client gets a channel's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Plain,
+    WithJoins,
+    WithDeltas,
+}
+
+impl Kind {
+    fn variant(self) -> Variant {
+        Variant {
+            join_leave: self == Kind::WithJoins,
+            delta: self == Kind::WithDeltas,
+            ..Variant::JSON
+        }
+    }
 }
 
 /// A shard's end of its engine.
-struct Door {
-    node: usize,
-    engine: Engine,
-    feeds: BTreeMap<(&'static str, bool), Feed>,
+pub(super) struct Door {
+    pub(super) node: usize,
+    pub(super) engine: Engine,
+    pub(super) feeds: BTreeMap<(&'static str, Kind), Feed>,
 }
 
 /// How far a subscription is.
@@ -71,7 +81,7 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Subscription {
     pub(super) state: State,
-    request: Option<RecoveryRequest>,
+    pub(super) request: Option<RecoveryRequest>,
     /// The last that it has seen, where the channel has a history.
     pub(super) position: Option<StreamPosition>,
     /// What it has seen since it subscribed; joins too.
@@ -90,7 +100,7 @@ pub(super) struct Client {
 }
 
 pub(super) struct World {
-    doors: Vec<Door>,
+    pub(super) doors: Vec<Door>,
     handles: Vec<EngineHandle>,
     runtime: Arc<tokio::runtime::Runtime>,
     pub(super) clients: Vec<Client>,
@@ -101,46 +111,9 @@ pub(super) struct World {
     keys: u32,
     /// Times that a client was told that it has missed something.
     pub(super) told: u64,
-    metrics: Vec<Arc<EngineMetrics>>,
-    threads: Vec<EngineThread>,
+    joins: u32,
+    joined: Option<Joined>,
     _wakes: Vec<WakeSource>,
-}
-
-/// The thread of a node's Redis engine.
-struct EngineThread {
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl EngineThread {
-    fn run(engine: RedisEngine) -> Self {
-        let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
-            runtime.block_on(engine.run(async {
-                let _ = stopped.await;
-            }));
-        });
-        Self {
-            stop: Some(stop),
-            thread: Some(thread),
-        }
-    }
-}
-
-impl Drop for EngineThread {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-            && !std::thread::panicking()
-        {
-            panic!("an engine has panicked");
-        }
-    }
 }
 
 /// Clients on each shard.
@@ -164,43 +137,30 @@ impl World {
             .collect()
     }
 
-    /// Nodes joined by a Redis, once everything travels through it.
-    pub(super) fn redis(url: &str, nodes: usize, shards: usize) -> Self {
-        let mut joined = Vec::new();
-        let mut all_wakes = Vec::new();
-        let mut threads = Vec::new();
-        let mut metrics = Vec::new();
-        for _ in 0..nodes {
-            let (wakers, sources) = wakes(shards);
-            let config = RedisConfig::new(url);
-            let (doors, engine, handle) =
-                Engine::redis(config, &wakers, Readiness::new()).expect("an address");
-            metrics.push(Arc::clone(engine.metrics()));
-            threads.push(EngineThread::run(engine));
-            joined.push((doors, handle));
-            all_wakes.extend(sources);
-        }
-        wait_for("the way through Redis", || {
-            metrics.iter().all(|metrics| metrics.redis_up.get() == 1)
-        });
-        let mut world = Self::new(joined, all_wakes);
-        world.metrics = metrics;
-        world.threads = threads;
+    /// Nodes joined by Redis, once everything travels through it.
+    pub(super) fn redis(deployment: &RedisDeployment, nodes: usize, shards: usize) -> Self {
+        let (joined, nodes, wakes) = Joined::start(deployment, nodes, shards);
+        let mut world = Self::new(nodes, wakes);
+        world.joined = Some(joined);
         world
     }
 
-    /// Whether nodes are joined by a Redis.
+    /// Whether nodes are joined by Redis.
     pub(super) fn is_joined(&self) -> bool {
-        !self.threads.is_empty()
+        self.joined.is_some()
     }
 
-    /// Whether everything travels through Redis, on every node.
-    pub(super) fn is_up(&self) -> bool {
-        let mut metrics = self.metrics.iter();
-        metrics.all(|metrics| metrics.redis_up.get() == 1)
+    /// How often connections to Redis were lost.
+    pub(super) fn losses(&self) -> u64 {
+        self.joined.as_ref().map_or(0, Joined::losses)
     }
 
-    fn new(nodes: Vec<(Vec<Engine>, EngineHandle)>, wakes: Vec<WakeSource>) -> Self {
+    /// What nodes joined by Redis have.
+    pub(super) fn joined(&self) -> &Joined {
+        self.joined.as_ref().expect("joined by Redis")
+    }
+
+    fn new(nodes: Vec<Node>, wakes: Vec<WakeSource>) -> Self {
         let mut doors = Vec::new();
         let mut handles = Vec::new();
         for (node, (engines, handle)) in nodes.into_iter().enumerate() {
@@ -231,22 +191,15 @@ impl World {
             commands: 0,
             keys: 0,
             told: 0,
-            metrics: Vec::new(),
-            threads: Vec::new(),
+            joins: 0,
+            joined: None,
             _wakes: wakes,
         }
     }
 
-    /// Whether a client wants to see who joins.
-    pub(super) fn wants_joins(client: usize) -> bool {
-        client.is_multiple_of(3)
-    }
-
-    fn variant(joins: bool) -> Variant {
-        match joins {
-            true => Variant::JSON_JOIN_LEAVE,
-            false => Variant::JSON,
-        }
+    /// How a client gets a channel's messages: by its number.
+    pub(super) fn kind(client: usize) -> Kind {
+        [Kind::WithJoins, Kind::Plain, Kind::WithDeltas][client % 3]
     }
 
     fn asker(&mut self, client: usize) -> Asker {
@@ -264,23 +217,24 @@ impl World {
         history: Option<HistoryOptions>,
         request: Option<RecoveryRequest>,
     ) {
-        let joins = Self::wants_joins(client);
+        let kind = Self::kind(client);
         let asker = self.asker(client);
         let door = &mut self.doors[self.clients[client].door];
         let (keys, engine) = (&mut self.keys, &mut door.engine);
-        let feed = door.feeds.entry((channel, joins)).or_insert_with(|| {
+        let feed = door.feeds.entry((channel, kind)).or_insert_with(|| {
             *keys += 1;
             let key = ChannelKey {
                 index: *keys,
                 generation: *keys % 3,
             };
             let name: Arc<str> = channel.into();
-            engine.subscribe(&name, Self::variant(joins), key, history);
+            engine.subscribe(&name, kind.variant(), key, history);
             Feed {
                 key,
                 name,
                 is_confirmed: false,
                 position: None,
+                previous: None,
                 clients: Vec::new(),
             }
         });
@@ -318,14 +272,14 @@ impl World {
         if !matches!(gone.state, State::Active | State::Waiting(_)) {
             return;
         }
-        let joins = Self::wants_joins(client);
+        let kind = Self::kind(client);
         let door = &mut self.doors[of.door];
-        let feed = door.feeds.get_mut(&(channel, joins)).expect("its feed");
+        let feed = door.feeds.get_mut(&(channel, kind)).expect("its feed");
         feed.clients.retain(|other| *other != client);
         if feed.clients.is_empty() {
             door.engine
-                .unsubscribe(&feed.name, Self::variant(joins), feed.key);
-            door.feeds.remove(&(channel, joins));
+                .unsubscribe(&feed.name, kind.variant(), feed.key);
+            door.feeds.remove(&(channel, kind));
         }
     }
 
@@ -334,19 +288,21 @@ impl World {
         &mut self,
         client: usize,
         channel: &str,
-        data: &str,
+        message: MessageRef<'_>,
         options: &PublishOptions<'_>,
     ) -> u32 {
         let asker = self.asker(client);
         let engine = &mut self.doors[self.clients[client].door].engine;
-        let message = MessageRef::data(data.as_bytes());
         engine.publish(channel, message, options, Some(asker));
         asker.command
     }
 
-    pub(super) fn join(&mut self, client: usize, channel: &str) {
+    /// Somebody joins, from the client's shard; what those see who want to.
+    pub(super) fn join(&mut self, client: usize, channel: &str) -> String {
+        self.joins += 1;
+        let user = self.joins.to_string();
         let info = ClientInfo {
-            user: "",
+            user: &user,
             client: ClientId::from_random(client as u128),
             conn_info: b"",
             chan_info: b"",
@@ -354,6 +310,7 @@ impl World {
         let engine = &mut self.doors[self.clients[client].door].engine;
         let message = MessageRef::Join(info);
         engine.publish(channel, message, &PublishOptions::default(), None);
+        format!("join {user}")
     }
 
     /// Asks something else from the client's shard.
@@ -445,38 +402,6 @@ impl World {
         has_come
     }
 
-    fn event(&mut self, at: usize, event: Event) {
-        match event {
-            Event::Subscribed { key, result } => self.on_subscribed(at, key, result),
-            Event::Recovered { key, asker, result } => self.on_recovered(at, key, asker, result),
-            Event::Delivery {
-                key, slice, offset, ..
-            } => self.on_delivery(at, key, slice.as_bytes(), offset),
-            Event::Lost { key } => {
-                let Some(place) = self.doors[at].place(key) else {
-                    return;
-                };
-                let feed = self.doors[at].feeds.remove(&place).expect("just found");
-                for client in feed.clients {
-                    self.subscription(client, place.0).state = State::Lost;
-                    self.told += 1;
-                }
-            }
-            Event::Inappropriate { .. } => panic!("all data here is JSON"),
-            Event::Published { asker, result } => self.answer(asker, Answer::Published(result)),
-            Event::History { asker, result } => self.answer(asker, Answer::History(result)),
-            Event::Presence { asker, result } => self.answer(asker, Answer::Presence(result)),
-            Event::PresenceStats { asker, result } => {
-                self.answer(asker, Answer::PresenceStats(result));
-            }
-        }
-    }
-
-    fn answer(&mut self, asker: Asker, answer: Answer) {
-        let before = self.answers.insert(asker.command, answer);
-        assert!(before.is_none(), "{asker:?} is answered twice");
-    }
-
     pub(super) fn subscription(
         &mut self,
         client: usize,
@@ -484,124 +409,6 @@ impl World {
     ) -> &mut Subscription {
         let found = self.clients[client].subscriptions.get_mut(channel);
         found.expect("a feed's client is subscribed")
-    }
-
-    fn on_subscribed(
-        &mut self,
-        at: usize,
-        key: ChannelKey,
-        result: Result<Option<StreamPosition>, ErrorCode>,
-    ) {
-        let Some(place) = self.doors[at].place(key) else {
-            return;
-        };
-        let feed = self.doors[at].feeds.get_mut(&place).expect("just found");
-        assert!(!feed.is_confirmed, "{} is confirmed twice", place.0);
-        let clients = feed.clients.clone();
-        match result {
-            Ok(position) => {
-                feed.is_confirmed = true;
-                feed.position = position;
-                for client in clients {
-                    let subscription = self.subscription(client, place.0);
-                    if subscription.state == State::Waiting(0) {
-                        subscription.state = State::Active;
-                        subscription.position = position;
-                    }
-                }
-            }
-            Err(code) => {
-                self.doors[at].feeds.remove(&place);
-                for client in clients {
-                    self.subscription(client, place.0).state = State::Refused(code);
-                }
-            }
-        }
-    }
-
-    fn on_recovered(
-        &mut self,
-        at: usize,
-        key: ChannelKey,
-        asker: Asker,
-        result: Result<Recovery, ErrorCode>,
-    ) {
-        let Some(place) = self.doors[at].place(key) else {
-            return;
-        };
-        let client = asker.connection as usize;
-        let feed = &self.doors[at].feeds[&place];
-        let (channel, position) = (place.0, feed.position);
-        if !feed.clients.contains(&client) {
-            return;
-        }
-        assert!(feed.is_confirmed, "{channel}: before its confirmation");
-        let subscription = self.subscription(client, channel);
-        if subscription.state != State::Waiting(asker.command) {
-            // It has left and come again meanwhile.
-            return;
-        }
-        let recovery = match result {
-            Ok(recovery) => recovery,
-            Err(code) => {
-                subscription.state = State::Refused(code);
-                return;
-            }
-        };
-        assert_eq!(
-            Some(recovery.position),
-            position,
-            "{channel}: a recovery ends where the shard is"
-        );
-        let missed = read(&recovery.publications);
-        assert!(recovery.recovered || missed.is_empty(), "{channel}");
-        let ends = missed.last().map(|(offset, _)| *offset);
-        assert!(ends.is_none() || ends == Some(recovery.position.offset));
-        for pair in missed.windows(2) {
-            assert_eq!(pair[0].0 + 1, pair[1].0, "{channel}: a hole in a recovery");
-        }
-        subscription.state = State::Active;
-        subscription.position = Some(recovery.position);
-        let data = missed.iter().map(|(_, data)| data.clone());
-        subscription.seen.extend(data);
-        subscription.recovered = Some((recovery.recovered, missed.clone()));
-        self.told += u64::from(!recovery.recovered);
-        for (offset, data) in missed {
-            self.saw(channel, recovery.position.epoch, offset, &data);
-        }
-    }
-
-    fn on_delivery(&mut self, at: usize, key: ChannelKey, bytes: &[u8], offset: u64) {
-        let Some(place) = self.doors[at].place(key) else {
-            return;
-        };
-        let channel = place.0;
-        let (data, said) = pushed(bytes, channel);
-        assert_eq!(said, offset, "{channel}: what the push says");
-        let feed = self.doors[at].feeds.get_mut(&place).expect("just found");
-        if !feed.is_confirmed {
-            // Its position will stand in the confirmation.
-            return;
-        }
-        if let (Some(position), true) = (&mut feed.position, offset > 0) {
-            assert_eq!(
-                offset,
-                position.offset + 1,
-                "{channel}: offsets rise by one"
-            );
-            position.offset = offset;
-        }
-        let position = feed.position;
-        for client in feed.clients.clone() {
-            let subscription = self.subscription(client, channel);
-            if subscription.state == State::Active {
-                subscription.seen.push(data.clone());
-                subscription.position = position;
-            }
-        }
-        if let (Some(position), true) = (position, offset > 0) {
-            self.saw(channel, position.epoch, offset, &data);
-        }
     }
 
     /// Somebody sees this there: everybody else does.
@@ -666,27 +473,8 @@ impl World {
 
 impl Door {
     /// What it knows under this key; nothing, if it is from before.
-    fn place(&self, key: ChannelKey) -> Option<(&'static str, bool)> {
+    pub(super) fn place(&self, key: ChannelKey) -> Option<(&'static str, Kind)> {
         let found = self.feeds.iter().find(|(_, feed)| feed.key == key);
         found.map(|(place, _)| *place)
     }
-}
-
-/// Data (or `join`) and offset of a push in a text frame.
-fn pushed(frame: &[u8], channel: &str) -> (String, u64) {
-    assert_eq!(frame[0], 0x81, "a whole text frame");
-    let header = match frame[1] {
-        126 => 4,
-        127 => 10,
-        _ => 2,
-    };
-    let value: serde_json::Value = serde_json::from_slice(&frame[header..]).expect("JSON");
-    let push = &value["push"];
-    assert_eq!(push["channel"], channel);
-    if push.get("join").is_some() {
-        return ("join".to_owned(), 0);
-    }
-    let publication = &push["pub"];
-    let offset = publication["offset"].as_u64().unwrap_or_default();
-    (publication["data"].to_string(), offset)
 }

@@ -25,16 +25,22 @@ impl Server {
         }
     }
 
-    /// Does something about who is present; nothing while there is no connection, after which all is
-    /// written again. False when there is no room.
+    /// Whether there is room for another [`Self::take_step`].
     pub(in super::super) fn may_take_steps(&self) -> bool {
         self.questions.len() < REDIS_QUESTIONS_MAX / 2
     }
 
-    /// See [`Self::may_take_steps`].
-    pub(in super::super) fn take_step(&mut self, channel: Arc<str>, step: Step) {
-        if self.phase != Phase::Away {
-            self.questions.push_back(Question::Present(channel, step));
+    /// Does something about who is present; while there is no connection it is owed.
+    pub(in super::super) fn take_step(
+        &mut self,
+        channel: Arc<str>,
+        step: Step,
+        shards: &mut Shards,
+    ) {
+        let question = Question::Present(channel, step);
+        match self.phase {
+            Phase::Away => question.refuse(ErrorCode::Internal, shards),
+            Phase::Restoring | Phase::Up => self.questions.push_back(question),
         }
     }
 

@@ -97,7 +97,7 @@ impl Server {
                 Question::History {
                     channel,
                     query,
-                    meta_ttl: history.meta_ttl,
+                    meta_ttl: history.meta_ttl.max(history.ttl),
                     reply,
                 },
                 shards,
@@ -106,7 +106,7 @@ impl Server {
                 self.ask(Question::Remove { channel, reply }, shards);
             }
             Request::Enter { channel, info } => shards.present.enter(&channel, *info),
-            Request::Exit { channel, client } => shards.present.exit(&channel, client),
+            Request::Exit { channel, client } => shards.present.exit(&channel, client, now),
             Request::Presence { channel, reply } => {
                 self.ask(Question::Presence { channel, reply }, shards);
             }

@@ -24,6 +24,10 @@
 //!   is missing, pushes are held back (bounded: what does not fit is read again).
 //! - A channel has at most one read under way, and at least `REDIS_READ_INTERVAL` between two.
 //! - What cannot be filled is announced: the channel is lost for all its listeners here.
+//! - `recent` holds nothing that Redis is known to keep no longer: what has expired, was removed (the
+//!   word of that is pushed), or did not show in a read. A node that is cut off from Redis does not hear of
+//!   removals: until it is found to be (`REDIS_PROBE_DEADLINE`), connected anew, and the channel read, it may
+//!   answer a recovery with publications that others have removed.
 //! - `recent` is contiguous, of `epoch`, and while there is a position it ends there or is empty.
 
 mod read;
@@ -32,6 +36,8 @@ mod recovery;
 #[cfg(test)]
 mod simulation;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -44,7 +50,9 @@ use super::super::history::HistoryOptions;
 use super::interest::Waiter;
 use super::record::Mark;
 use super::shards::Shards;
-use crate::limits::{REDIS_RECENT_BYTES_ALL_MAX, REDIS_RECENT_BYTES_MAX, REDIS_STREAM_LINGER};
+use crate::limits::{
+    REDIS_READ_INTERVAL, REDIS_RECENT_BYTES_ALL_MAX, REDIS_RECENT_BYTES_MAX, REDIS_STREAM_LINGER,
+};
 use crate::protocol::ErrorCode;
 use crate::pubsub::{MessageRef, StreamPosition};
 
@@ -63,6 +71,13 @@ pub(super) struct Streams {
     is_connected: bool,
     check_delay: Duration,
     recent_bytes: usize,
+}
+
+/// How long a channel may be quiet until its position is compared. Each comparison makes Redis keep epoch and
+/// newest offset for `meta_ttl` more: they must not end while somebody listens.
+fn check_delay(delay: Duration, options: &HistoryOptions) -> Duration {
+    let half = options.meta_ttl.max(options.ttl) / 2;
+    delay.min(half).max(REDIS_READ_INTERVAL)
 }
 
 /// What became of a push.
@@ -105,7 +120,7 @@ impl Streams {
         shards: &mut Shards,
     ) {
         let due = &mut self.due;
-        let delay = self.check_delay;
+        let delay = check_delay(self.check_delay, &options);
         let stream = self.channels.entry(Arc::clone(channel)).or_insert_with(|| {
             // Not all at the same time, if all begin at the same time.
             let spread = (xxhash_rust::xxh3::xxh3_64(channel.as_bytes()) >> 32) as f64;
@@ -243,10 +258,10 @@ impl Streams {
         shards: &mut Shards,
     ) -> bool {
         stream.count(&mut self.recent_bytes);
-        if !self.is_connected {
+        let is_lost = !self.is_connected && stream.has_listeners && stream.position.is_none();
+        if !self.is_connected && !is_lost {
             stream.refuse_recoverers(shards);
         }
-        let is_lost = !self.is_connected && stream.has_listeners && stream.position.is_none();
         if let Some(old) = self.channels.remove(channel) {
             // Only a memory of earlier: listeners are at one server.
             self.recent_bytes -= old.counted;
@@ -255,6 +270,7 @@ impl Streams {
         self.due.insert((stream.due, Arc::clone(channel)));
         self.channels.insert(Arc::clone(channel), *stream);
         if is_lost {
+            // Who wants to recover is answered behind the refusal of its subscription.
             self.lose(channel, now, shards);
         }
         is_lost
@@ -286,7 +302,7 @@ impl Streams {
     /// The history of `channel` was removed; its position stays.
     pub(super) fn removed(&mut self, channel: &str) {
         if let Some(stream) = self.channels.get_mut(channel) {
-            stream.recent.clear();
+            stream.remove();
             stream.count(&mut self.recent_bytes);
         }
     }
@@ -329,10 +345,12 @@ impl Streams {
             let Some(stream) = self.channels.get_mut(&channel) else {
                 continue;
             };
+            stream.expire(now, &mut self.recent_bytes);
             let quiet = now.saturating_duration_since(stream.heard);
             if stream.has_listeners {
-                let is_due = quiet >= self.check_delay;
-                let next = if is_due { now } else { stream.heard } + self.check_delay;
+                let delay = check_delay(self.check_delay, &stream.options);
+                let is_due = quiet >= delay;
+                let next = if is_due { now } else { stream.heard } + delay;
                 stream.due = next;
                 let wants_check = is_due && stream.is_live;
                 self.due.insert((next, Arc::clone(&channel)));
@@ -383,6 +401,7 @@ impl Streams {
             stream.position = Some(position);
             stream.mark = Some(mark);
             stream.recent.push(position.offset, message);
+            stream.expires = stream.heard.checked_add(stream.options.ttl);
             stream.count(&mut self.recent_bytes);
             if !matches!(stream.read, Read::UnderWay(_)) {
                 self.trim(channel);

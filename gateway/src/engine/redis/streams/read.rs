@@ -11,7 +11,6 @@ use super::recovery::limit_of;
 use super::stream::{Place, Stream};
 use super::{Pushed, Streams};
 use crate::limits::REDIS_READ_INTERVAL;
-use crate::protocol::ErrorCode;
 use crate::pubsub::{MessageRef, StreamPosition};
 
 /// What a read is for.
@@ -32,6 +31,8 @@ enum Purpose {
 pub(super) struct Sent {
     purpose: Purpose,
     range: Range,
+    /// The history was removed meanwhile: what is read may be from before.
+    is_removed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -80,7 +81,7 @@ impl Streams {
                 channel,
                 range: sent.range,
                 seen,
-                meta_ttl: stream.options.meta_ttl,
+                meta_ttl: stream.options.meta_ttl.max(stream.options.ttl),
             });
         }
         reads
@@ -115,17 +116,36 @@ impl Streams {
                 self.begin(channel, stretch);
                 true
             }
-            Purpose::Fill(from) => match self.fill(channel, from, stretch, now, shards) {
-                Filled::Whole => true,
-                Filled::InPart => false,
-                Filled::Lost => return true,
-            },
+            Purpose::Fill(from) => {
+                let filled = self.fill(channel, from, stretch, now, shards);
+                if sent.is_removed
+                    && let Some(stream) = self.channels.get_mut(channel)
+                {
+                    stream.recent.clear();
+                }
+                match filled {
+                    Filled::Whole => true,
+                    Filled::InPart => false,
+                    Filled::Lost => return true,
+                }
+            }
             Purpose::Older | Purpose::Outdated => {
                 self.add_older(channel, stretch);
                 true
             }
         };
+        if let Some(stream) = self.channels.get_mut(channel) {
+            stream.recent.forget_to(stretch.oldest.saturating_sub(1));
+            stream.expires = stretch.expires_in.and_then(|time| now.checked_add(time));
+            stream.count(&mut self.recent_bytes);
+        }
         self.answer(channel, sent, now, shards);
+        if sent.is_removed
+            && let Some(stream) = self.channels.get_mut(channel)
+        {
+            stream.recent.clear();
+            stream.count(&mut self.recent_bytes);
+        }
         let has_ended = is_whole && self.resume(channel, now, shards);
         self.trim(channel);
         has_ended
@@ -144,19 +164,21 @@ impl Streams {
         let Read::UnderWay(sent) = std::mem::take(&mut stream.read) else {
             return false;
         };
-        for recoverer in stream.recoverers.drain(..) {
-            recoverer.answer(Err(ErrorCode::Internal), shards);
-        }
         match sent.purpose {
             Purpose::First | Purpose::Fill(_) if stream.has_listeners => {
+                // Who wants to recover is answered behind the refusal of its subscription.
                 self.lose(channel, now, shards);
                 true
             }
             Purpose::Outdated => {
+                stream.refuse_recoverers(shards);
                 self.want_read(channel, now);
                 false
             }
-            _ => false,
+            _ => {
+                stream.refuse_recoverers(shards);
+                false
+            }
         }
     }
 
@@ -234,6 +256,11 @@ impl Streams {
                 epoch: top.epoch,
                 offset: *offset,
             };
+            // What the history is too short for may have been pushed since it was asked.
+            if self.deliver_held(channel, position.offset, shards) {
+                self.end(channel, now, shards);
+                return Filled::Lost;
+            }
             let Some(stream) = self.channels.get_mut(channel) else {
                 return Filled::Lost;
             };
@@ -253,6 +280,10 @@ impl Streams {
             }
         }
         shards.metrics.redis_filled.add(count);
+        if self.deliver_held(channel, top.offset + 1, shards) {
+            self.end(channel, now, shards);
+            return Filled::Lost;
+        }
         let Some(stream) = self.channels.get_mut(channel) else {
             return Filled::Lost;
         };
@@ -267,6 +298,26 @@ impl Streams {
             self.lose(channel, now, shards);
             Filled::Lost
         }
+    }
+
+    /// Delivers what was held back and follows without a gap, up to `before`. True when the channel has no
+    /// listeners left.
+    fn deliver_held(&mut self, channel: &str, before: u64, shards: &mut Shards) -> bool {
+        while let Some(stream) = self.channels.get_mut(channel)
+            && let Some((position, ..)) = stream.held.front()
+            && position.offset < before
+            && matches!(stream.place(*position), Place::Known | Place::Next)
+        {
+            let is_next = matches!(stream.place(*position), Place::Next);
+            let Some((position, mark, message)) = stream.held.pop_front() else {
+                break;
+            };
+            stream.held_bytes -= message.size();
+            if is_next && self.deliver(channel, (position, mark), message.as_ref(), shards) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Remembers what recoveries want of the time before.
@@ -317,6 +368,20 @@ enum Filled {
 }
 
 impl Stream {
+    /// The history was removed at Redis. What is known to come from before is not shown any more.
+    pub(super) fn remove(&mut self) {
+        match self.position {
+            // All that was published before the removal has been pushed before the word of it.
+            Some(position) if self.is_live && self.held.is_empty() => {
+                self.recent.forget_to(position.offset);
+            }
+            _ => self.recent.clear(),
+        }
+        if let Read::UnderWay(sent) = &mut self.read {
+            sent.is_removed = true;
+        }
+    }
+
     pub(super) fn outdate_read(&mut self) {
         if let Read::UnderWay(sent) = &mut self.read {
             sent.purpose = Purpose::Outdated;
@@ -349,6 +414,7 @@ impl Stream {
             return Some(Sent {
                 purpose: Purpose::First,
                 range,
+                is_removed: false,
             });
         };
         let is_check = self.recoverers.is_empty();
@@ -356,6 +422,7 @@ impl Stream {
             return Some(Sent {
                 purpose: Purpose::Fill(position),
                 range: Range::after(position.offset),
+                is_removed: false,
             });
         }
         let before = position.offset.saturating_sub(1);
@@ -374,6 +441,7 @@ impl Stream {
                 limit: self.limit_of_recoveries(),
                 reverse: true,
             },
+            is_removed: false,
         })
     }
 }

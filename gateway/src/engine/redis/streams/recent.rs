@@ -12,6 +12,8 @@ use crate::pubsub::{KnownEpoch, MessageRef, StreamPosition};
 #[derive(Default)]
 pub(super) struct Recent {
     window: Window,
+    /// Up to this offset Redis keeps nothing any more: nobody needs to ask it.
+    gone_to: u64,
 }
 
 /// What is said to a subscriber that wants what it missed.
@@ -27,6 +29,7 @@ impl Recent {
     pub(super) fn new(top: u64) -> Self {
         Self {
             window: Window::new(top),
+            gone_to: 0,
         }
     }
 
@@ -72,6 +75,14 @@ impl Recent {
         self.window.clear();
     }
 
+    /// Redis keeps nothing up to `offset` any more: neither does this.
+    pub(super) fn forget_to(&mut self, offset: u64) {
+        self.gone_to = self.gone_to.max(offset);
+        while !self.window.is_empty() && self.window.first() <= offset {
+            self.window.drop_oldest();
+        }
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.window.bytes()
     }
@@ -105,13 +116,14 @@ impl Recent {
                     None => true,
                     Some(0) => true,
                     Some(missed) if missed > request.publications_max.into() => true,
-                    Some(_) => self.reaches(request.offset),
+                    Some(_) => self.reaches(request.offset) || request.offset < self.gone_to,
                 }
             }
             RecoveryMode::Cache => {
                 let has_it = request.epoch == KnownEpoch::Is(position.epoch)
                     && request.offset == position.offset;
-                position.offset == 0 || has_it || !self.window.is_empty()
+                let is_gone = position.offset <= self.gone_to;
+                is_gone || has_it || !self.window.is_empty()
             }
         };
         match is_settled {

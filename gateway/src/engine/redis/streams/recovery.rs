@@ -44,6 +44,7 @@ impl Streams {
         let Some(stream) = stream.filter(|stream| stream.has_listeners) else {
             return recoverer.answer(Err(ErrorCode::Internal), shards);
         };
+        stream.expire(now, &mut self.recent_bytes);
         if let Some(position) = stream.position {
             if let Settled::Answer(recovery) = stream.recent.settle(&request, position) {
                 shards.metrics.redis_recovered_from_memory.add(1);

@@ -30,8 +30,8 @@ const OPTIONS: HistoryOptions = HistoryOptions {
     meta_ttl: Duration::from_secs(3_600),
 };
 
-/// What Redis answers to a read: the newest position, and the entries.
-type Answer = (StreamPosition, Vec<u64>);
+/// What Redis answers to a read: the newest position, the entries, the oldest that is kept.
+type Answer = (StreamPosition, Vec<u64>, u64);
 
 struct World {
     rng: Rng,
@@ -188,11 +188,11 @@ impl World {
             offsets.reverse();
         }
         offsets.truncate(limit as usize);
-        *answer = Some((self.top, offsets));
+        *answer = Some((self.top, offsets, self.first));
     }
 
     fn answer(&mut self) {
-        let Some((wanted, Some((top, offsets)))) =
+        let Some((wanted, Some((top, offsets, oldest)))) =
             self.reads.pop_front_if(|(_, answer)| answer.is_some())
         else {
             return;
@@ -215,6 +215,8 @@ impl World {
                 .collect(),
             marks: offsets.iter().map(|offset| u128::from(*offset)).collect(),
             rejected: Vec::new(),
+            oldest,
+            expires_in: None,
         };
         let shards = &mut self.shards;
         if self

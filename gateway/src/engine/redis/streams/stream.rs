@@ -28,6 +28,8 @@ pub(in super::super) struct Stream {
     pub(super) mark: Option<Mark>,
     pub(super) epoch: Option<Epoch>,
     pub(super) recent: Recent,
+    /// When what is remembered is over at Redis; none where that is not known, or never.
+    pub(super) expires: Option<Instant>,
     /// Its bytes, as they stand in the sum of all.
     pub(super) counted: usize,
     pub(super) held: VecDeque<(StreamPosition, Mark, Message)>,
@@ -65,6 +67,7 @@ impl Stream {
             mark: None,
             epoch: None,
             recent: Recent::default(),
+            expires: None,
             counted: 0,
             held: VecDeque::new(),
             held_bytes: 0,
@@ -113,6 +116,16 @@ impl Stream {
         let message = message.store(&mut LogWriter::new(), channel);
         self.held_bytes += message.size();
         self.held.push_back((position, mark, message));
+    }
+
+    /// Forgets what is over at Redis. What comes after it is asked for there: somebody may have published
+    /// meanwhile, which keeps all of it longer.
+    pub(super) fn expire(&mut self, now: Instant, all: &mut usize) {
+        if self.expires.is_some_and(|at| now >= at) {
+            self.expires = None;
+            self.recent.clear();
+            self.count(all);
+        }
     }
 
     pub(super) fn drop_held(&mut self) {
