@@ -6,6 +6,7 @@ use std::time::Duration;
 use reqwest::header::{HeaderName, HeaderValue};
 
 use super::config::{BackendConfig, DEFAULT_PROXY, ProxyConfig, StatusTransform};
+use super::http;
 use crate::authority::Named;
 
 /// Headers that describe a connection or a body, and so the gateway's own.
@@ -111,6 +112,18 @@ impl ProxyConfig {
                 .or_else(|what| refuse("http.status_to_code_transforms", what))?;
         }
         Ok(())
+    }
+
+    /// The HTTP client of an endpoint that has TLS of its own. Reads files.
+    ///
+    /// # Errors
+    /// One line with the key and the remedy.
+    pub fn client(&self, section: &str) -> Result<Option<reqwest::Client>, String> {
+        let tls = &self.http.tls;
+        let key = format!("{section}.http.tls");
+        tls.enabled
+            .then(|| http::client_with(&key, tls))
+            .transpose()
     }
 
     fn check_transform(&self, transform: &StatusTransform) -> Result<(), String> {

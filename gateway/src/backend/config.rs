@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::authority::{Named, Switched};
+use crate::config::TlsConfig;
 use crate::session::Naming;
 use crate::token::Secret;
 
@@ -46,6 +47,8 @@ pub struct ProxyHttpConfig {
     pub static_headers: BTreeMap<String, Secret>,
     /// What an HTTP status other than 200 means; one that is not listed is error 100.
     pub status_to_code_transforms: Vec<StatusTransform>,
+    /// Whom to trust and who we are, for `https://`; without it the authorities of the machine.
+    pub tls: TlsConfig,
 }
 
 /// What an HTTP status means.
@@ -129,11 +132,13 @@ pub struct ChannelProxyConfig {
 }
 
 /// `rpc`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RpcConfig {
     /// What `default` stands for in `proxy_name`.
     pub proxy: ProxyConfig,
+    /// Ends the namespace of a method; empty: methods have none.
+    pub namespace_boundary: String,
     /// For methods without a namespace.
     pub without_namespace: RpcOptions,
     /// For the others; a method of an unknown namespace is error 104.
@@ -202,6 +207,17 @@ impl Default for BreakerConfig {
             failures: 10,
             pause: Duration::from_secs(1),
             pause_max: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for RpcConfig {
+    fn default() -> Self {
+        Self {
+            proxy: ProxyConfig::default(),
+            namespace_boundary: ":".to_owned(),
+            without_namespace: RpcOptions::default(),
+            namespaces: Vec::new(),
         }
     }
 }

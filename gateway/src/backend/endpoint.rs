@@ -63,9 +63,10 @@ impl Endpoint {
     /// An endpoint under its key in the configuration.
     ///
     /// # Errors
-    /// As [`ProxyConfig::check`].
+    /// As [`ProxyConfig::check`] and [`ProxyConfig::client`].
     pub fn new(name: &str, config: &ProxyConfig, client: reqwest::Client) -> Result<Self, String> {
         config.check(name)?;
+        let client = config.client(name)?.unwrap_or(client);
         let refuse = |what: String| format!("config key `{name}`: {what}");
         let url = Url::parse(&config.endpoint).map_err(|error| refuse(error.to_string()))?;
         let forwarded = config

@@ -3,7 +3,11 @@
 use std::error::Error as _;
 use std::sync::Arc;
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier, WantsVersions};
+
+use crate::config::TlsConfig;
 
 /// Idle connections kept for the next question, per endpoint.
 const IDLE_CONNECTIONS_MAX: usize = 256;
@@ -14,24 +18,86 @@ const IDLE_CONNECTIONS_MAX: usize = 256;
 /// # Errors
 /// One line with the cause.
 pub fn client() -> Result<reqwest::Client, String> {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    let (_, unusable) = roots.add_parsable_certificates(found.certs);
-    if unusable > 0 {
-        tracing::debug!(unusable, "certificates of the machine are not usable");
-    }
+    let roots = machine_roots();
     if roots.is_empty() {
         tracing::warn!(
             "this machine trusts no certificates: https:// endpoints will not be reached; install \
              ca-certificates, or name a file in SSL_CERT_FILE"
         );
     }
-    let tls =
-        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| format!("TLS cannot be had: {error}"))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+    let tls = versions(ClientConfig::builder_with_provider(provider()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    made(tls)
+}
+
+/// One for an endpoint that has authorities or wants a certificate of its own, as the
+/// configuration's key `name` says.
+///
+/// # Errors
+/// One line with the key, what is wrong with it, and the remedy.
+pub(super) fn client_with(name: &str, tls: &TlsConfig) -> Result<reqwest::Client, String> {
+    let read = tls.read(name)?;
+    let bad = |key: &str, what: String| {
+        format!("config key `{name}.{key}`: {what}; give certificates or a key in PEM")
+    };
+    let certificates = |key: &str, pem: &[u8]| {
+        let all = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+        match all {
+            Ok(all) if !all.is_empty() => Ok(all),
+            Ok(_) => Err(bad(key, "there is no certificate in it".to_owned())),
+            Err(error) => Err(bad(key, error.to_string())),
+        }
+    };
+    let roots = match &read.ca_pem {
+        None => machine_roots(),
+        Some(pem) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates("server_ca_pem", pem)? {
+                let added = roots.add(certificate);
+                added.map_err(|error| bad("server_ca_pem", error.to_string()))?;
+            }
+            roots
+        }
+    };
+    let builder =
+        versions(ClientConfig::builder_with_provider(provider()))?.with_root_certificates(roots);
+    let config = match &read.client_certificate {
+        None => builder.with_no_client_auth(),
+        Some(own) => {
+            let key = PrivateKeyDer::from_pem_slice(&own.key_pem);
+            let key = key.map_err(|error| bad("key_pem", error.to_string()))?;
+            builder
+                .with_client_auth_cert(certificates("cert_pem", &own.certificate_pem)?, key)
+                .map_err(|error| bad("cert_pem", error.to_string()))?
+        }
+    };
+    made(config)
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn versions(
+    builder: ConfigBuilder<ClientConfig, WantsVersions>,
+) -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, String> {
+    let chosen = builder.with_safe_default_protocol_versions();
+    chosen.map_err(|error| format!("TLS cannot be had: {error}"))
+}
+
+/// The certificates that the machine trusts.
+fn machine_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    let (_, unusable) = roots.add_parsable_certificates(found.certs);
+    if unusable > 0 {
+        tracing::debug!(unusable, "certificates of the machine are not usable");
+    }
+    roots
+}
+
+fn made(tls: ClientConfig) -> Result<reqwest::Client, String> {
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())

@@ -8,9 +8,6 @@ use crate::authority::{Named, NoticeKind, QuestionKind, Switched, Wanted};
 use crate::protocol::ErrorCode;
 use crate::session::Naming;
 
-/// Ends the namespace of a method.
-const METHOD_BOUNDARY: char = ':';
-
 type One = Option<Arc<Endpoint>>;
 
 /// All endpoints, by what they are for.
@@ -26,6 +23,7 @@ pub struct Routes {
     naming: Naming,
     rpc: One,
     rpc_namespaces: BTreeMap<String, One>,
+    rpc_boundary: String,
     all: Vec<Arc<Endpoint>>,
 }
 
@@ -123,6 +121,7 @@ impl Routes {
             naming: config.naming.clone(),
             rpc: maker.named(rpc(&config.rpc.without_namespace).as_deref(), own_rpc)?,
             rpc_namespaces: BTreeMap::new(),
+            rpc_boundary: config.rpc.namespace_boundary.clone(),
             all: Vec::new(),
         };
         for (name, route) in &config.namespaces {
@@ -160,15 +159,15 @@ impl Routes {
             QuestionKind::SubRefresh { channel, .. } => {
                 (&self.of(channel)?.sub_refresh, ErrorCode::NotAvailable)
             }
-            QuestionKind::Rpc { method, .. } => match method.split_once(METHOD_BOUNDARY) {
-                None => (&self.rpc, ErrorCode::NotAvailable),
-                Some((name, _)) => {
+            QuestionKind::Rpc { method, .. } => match method.split_once(&*self.rpc_boundary) {
+                Some((name, _)) if !self.rpc_boundary.is_empty() => {
                     let one = self.rpc_namespaces.get(name);
                     (
                         one.ok_or(ErrorCode::MethodNotFound)?,
                         ErrorCode::NotAvailable,
                     )
                 }
+                _ => (&self.rpc, ErrorCode::NotAvailable),
             },
         };
         one.as_ref().ok_or(otherwise)
@@ -205,10 +204,25 @@ impl BackendConfig {
         }
     }
 
+    /// Whether some endpoint that may be in use has TLS of its own.
+    #[must_use]
+    pub fn has_tls(&self) -> bool {
+        self.every().any(|proxy| proxy.http.tls.enabled)
+    }
+
     /// Names, in lower case, of the headers of the client's request that some endpoint in use is
     /// told of: what a session has to keep.
     #[must_use]
     pub fn forwarded_headers(&self) -> Vec<String> {
+        let headers = self.every().flat_map(|proxy| &proxy.http_headers);
+        let mut names: Vec<String> = headers.map(|name| name.to_ascii_lowercase()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The endpoints that may be in use.
+    fn every(&self) -> impl Iterator<Item = &ProxyConfig> {
         let events = &self.client;
         let switched = [
             &events.connect,
@@ -224,17 +238,11 @@ impl BackendConfig {
             &self.channel.sub_refresh,
             &self.rpc.proxy,
         ];
-        let mut names: Vec<String> = switched
+        switched
             .into_iter()
             .filter(|proxy| proxy.enabled)
             .map(|proxy| &proxy.options)
             .chain(own)
             .chain(self.proxies.iter().map(|proxy| &proxy.options))
-            .flat_map(|proxy| &proxy.http_headers)
-            .map(|name| name.to_ascii_lowercase())
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        names
     }
 }

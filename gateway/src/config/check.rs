@@ -6,6 +6,12 @@ use super::Config;
 
 pub(super) fn check(config: &Config) -> Result<(), String> {
     check_alone(config)?;
+    // As at the start: files of certificates are read.
+    let backend = config.backend();
+    if backend.has_tls() {
+        let client = crate::backend::http::client()?;
+        crate::backend::Routes::new(&backend, &client)?;
+    }
     config.redis_deployment().map(|_| ())
 }
 

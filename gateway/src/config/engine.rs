@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use flux_registry::{ClientCertificate, RedisDeployment, RedisSettings, RedisTls};
+use flux_registry::{RedisDeployment, RedisSettings};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Config;
+use super::{Config, TlsConfig};
 
 /// How shards and nodes are joined.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -70,20 +68,6 @@ pub struct RedisEngineConfig {
     pub tls: TlsConfig,
 }
 
-/// TLS as a client. The PEM keys hold the text itself, its base64, or the name of a file.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TlsConfig {
-    /// Also where an address does not ask for it.
-    pub enabled: bool,
-    /// Certificates to trust instead of the public authorities.
-    pub server_ca_pem: String,
-    /// Our own certificate.
-    pub cert_pem: String,
-    /// And its key.
-    pub key_pem: String,
-}
-
 /// Centrifugo's default, which stands for nobody having said anything.
 const ADDRESS_DEFAULT: &str = "redis://127.0.0.1:6379";
 
@@ -114,14 +98,6 @@ impl std::fmt::Debug for RedisEngineConfig {
         f.debug_struct("RedisEngineConfig")
             .field("prefix", &self.prefix)
             .field("db", &self.db)
-            .finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for TlsConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TlsConfig")
-            .field("enabled", &self.enabled)
             .finish_non_exhaustive()
     }
 }
@@ -204,58 +180,5 @@ impl RedisEngineConfig {
             db: self.db,
             tls: self.tls.read("engine.redis.tls")?,
         })
-    }
-}
-
-impl TlsConfig {
-    /// Reads what the PEM keys name. They count only with `enabled`, as in Centrifugo.
-    fn read(&self, key: &str) -> Result<RedisTls, String> {
-        if !self.enabled {
-            return Ok(RedisTls::default());
-        }
-        let part = |name: &str, text: &str| {
-            pem(text).map_err(|why| format!("config key `{key}.{name}`: {why}"))
-        };
-        let certificate = part("cert_pem", &self.cert_pem)?;
-        let private = part("key_pem", &self.key_pem)?;
-        let client_certificate = match (certificate, private) {
-            (None, None) => None,
-            (Some(certificate_pem), Some(key_pem)) => Some(ClientCertificate {
-                certificate_pem,
-                key_pem,
-            }),
-            _ => {
-                return Err(format!(
-                    "config key `{key}`: cert_pem and key_pem belong together; give both or neither"
-                ));
-            }
-        };
-        Ok(RedisTls {
-            enabled: true,
-            ca_pem: part("server_ca_pem", &self.server_ca_pem)?,
-            client_certificate,
-        })
-    }
-}
-
-/// The PEM that a text is, encodes or names. The text is not repeated in an error: it may be a key.
-fn pem(text: &str) -> Result<Option<Vec<u8>>, String> {
-    const BEGIN: &str = "-----BEGIN";
-    if text.is_empty() {
-        return Ok(None);
-    }
-    if text.contains(BEGIN) {
-        return Ok(Some(text.as_bytes().to_vec()));
-    }
-    if let Ok(decoded) = BASE64.decode(text)
-        && decoded.starts_with(BEGIN.as_bytes())
-    {
-        return Ok(Some(decoded));
-    }
-    match std::fs::read(text) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) => Err(format!(
-            "neither PEM text, nor base64 of it, nor a file that can be read ({error}); give one of them"
-        )),
     }
 }

@@ -22,6 +22,7 @@ mod flags;
 mod foreign;
 mod ours;
 mod server;
+mod tls;
 mod transports;
 
 use std::net::{IpAddr, SocketAddr};
@@ -37,10 +38,11 @@ use crate::limits::SessionLimits;
 use crate::session::{ChannelOptions, ChannelRules, Naming};
 
 pub use client::{ChannelConfig, ClientConfig, PersonalChannel};
-pub use engine::{EngineConfig, EngineKind, RedisEngineConfig, TlsConfig};
+pub use engine::{EngineConfig, EngineKind, RedisEngineConfig};
 pub use flags::{Command, Flags};
 pub use ours::{FanoutConfig, RateConfig, RatesConfig, RegistryConfig};
 pub use server::{ErrorMode, HttpApiConfig, HttpServerConfig, NodeConfig, ShutdownConfig, Switch};
+pub use tls::TlsConfig;
 pub use transports::{EmulationConfig, StreamConfig, UniWebSocketConfig, WebSocketConfig};
 
 /// Everything that can be set.

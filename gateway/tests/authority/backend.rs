@@ -41,11 +41,11 @@ fn two_namespaces(own: Value, other: Value) -> AuthorityConfig {
     with_backend(backend)
 }
 
-fn error(code: ErrorCode) -> Answer {
+pub(crate) fn error(code: ErrorCode) -> Answer {
     Answer::Rpc(Err(code.into()))
 }
 
-fn data(bytes: &[u8]) -> Answer {
+pub(crate) fn data(bytes: &[u8]) -> Answer {
     Answer::Rpc(Ok(RpcGrant {
         data: bytes.to_vec(),
     }))
@@ -144,6 +144,19 @@ fn calls_go_by_the_namespace_of_their_method() {
             );
         }
         shard.stop().await;
+        // Another boundary, and none.
+        for (boundary, namespaced, plain) in [(".", "own.sum", "own:sum"), ("", "", "own:sum")] {
+            let mut config = config.clone();
+            config.backend.rpc.namespace_boundary = boundary.to_owned();
+            let mut shard = Shard::start(&config);
+            if !namespaced.is_empty() {
+                let answer = shard.answer(&who(), rpc(namespaced)).await;
+                assert_eq!(answer, data(br#"{"n":1}"#));
+            }
+            let answer = shard.answer(&who(), rpc(plain)).await;
+            assert_eq!(answer, error(ErrorCode::NotAvailable), "{boundary}");
+            shard.stop().await;
+        }
     });
 }
 

@@ -7,3 +7,4 @@ mod keys;
 mod notices;
 mod server;
 mod shard;
+mod tls;

@@ -23,7 +23,6 @@ pub(super) type Foreign = (&'static str, Fine, &'static str);
 
 pub(super) const POSITIONS: &str = "every node checks positions by itself; leave it out";
 pub(super) const PATH: &str = "paths are fixed; rewrite them in the proxy in front";
-pub(super) const DELIMITER: &str = "methods have Centrifugo's default delimiter; leave it out";
 pub(super) const COMPRESSION: &str = "messages are not compressed (permessage-deflate); use delta compression (channel option allowed_delta_types)";
 pub(super) const STUCK: &str = "use fanout.lag_max: how long a send may make no progress";
 pub(super) const BUFFERS: &str = "";
@@ -216,7 +215,6 @@ pub(super) const TABLE: &[Foreign] = &[
         Disabled,
         DETAILS,
     ),
-    ("rpc.namespace_boundary", Default(r#"":""#), DELIMITER),
     (
         "client.subscribe_to_user_personal_channel.single_connection",
         Off,
@@ -227,7 +225,6 @@ pub(super) const TABLE: &[Foreign] = &[
         Disabled,
         "clients and server ping each other by the protocol; answer an RPC `ping` in the backend",
     ),
-    ("rpc.namespace_boundary", Default(r#"":""#), DELIMITER),
     (
         "channel.proxy.subscribe_stream",
         NoEndpoint,
@@ -367,8 +364,18 @@ pub(super) const OF_PROXIES: &[Foreign] = &[
         "gRPC is not spoken; use an http:// or https:// endpoint",
     ),
     (
-        "http.tls",
-        Disabled,
-        "the authorities that the machine trusts are trusted; add yours there",
+        "http.tls.insecure_skip_verify",
+        Off,
+        "name the authority of the endpoint's certificate in server_ca_pem",
+    ),
+    (
+        "http.tls.server_name",
+        Off,
+        "write the name that the certificate has into the endpoint",
+    ),
+    (
+        "http.tls.client_ca_pem",
+        Off,
+        "it is for servers; leave it out",
     ),
 ];
