@@ -154,17 +154,13 @@ pub(super) fn build(config: &RingConfig) -> Result<(IoUring, Features), RingErro
         builder
             .setup_cqsize(config.completion_entries.next_power_of_two())
             .setup_clamp()
+            .setup_taskrun_flag()
+            .setup_submit_all()
             .dontfork();
         if defer {
-            builder
-                .setup_single_issuer()
-                .setup_defer_taskrun()
-                .setup_submit_all();
+            builder.setup_single_issuer().setup_defer_taskrun();
         } else {
-            builder
-                .setup_coop_taskrun()
-                .setup_taskrun_flag()
-                .setup_submit_all();
+            builder.setup_coop_taskrun();
         }
         builder.build(config.submission_entries)
     };

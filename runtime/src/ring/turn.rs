@@ -15,6 +15,10 @@ const WAIT_MAX: Duration = Duration::from_secs(3600);
 /// Buffers are not doubled beyond this only because many connections spoke at once: a receiver
 /// that starves for a moment costs one more submission, a buffer a page for good.
 const BURST_BUFFERS_MAX: u16 = 512;
+/// Enters at most that work off what is left of the kernel's deferred work: one does no more than 20 pieces
+/// of it that nobody waits for (`IO_LOCAL_TW_DEFAULT_MAX`, Linux 6.13). A shard that fell behind by
+/// thousands would otherwise learn of them over hundreds of turns, and its timers would fire before.
+const WORK_OFF_ENTERS_MAX: u32 = 256;
 /// Pause after the kernel was too short of memory to take entries.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(1);
 
@@ -55,6 +59,7 @@ impl NetRing {
         self.fresh_sends = 0;
         self.wake.unpark();
         self.reap();
+        self.work_off_deferred();
         if let Err(error) = result
             && is_shortage(&error)
             && self.reaped.is_empty()
@@ -83,6 +88,24 @@ impl NetRing {
             want: self.fresh_sends + 1,
             min_wait_us: settle,
             limit,
+        }
+    }
+
+    /// Has the kernel finish what it had put off, as far as the completion queue has room for it.
+    fn work_off_deferred(&mut self) {
+        for _ in 0..WORK_OFF_ENTERS_MAX {
+            if !self.kernel.submission().taskrun() {
+                return;
+            }
+            let done = self.enter(Some(Wait {
+                want: 0,
+                min_wait_us: 0,
+                limit: Duration::ZERO,
+            }));
+            self.reap();
+            if done.is_err() {
+                return;
+            }
         }
     }
 
