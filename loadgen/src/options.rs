@@ -99,6 +99,9 @@ pub(crate) struct ProbeConnect {
     /// Seconds after which a handshake has failed
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     timeout: u64,
+    /// Process whose CPU time counts; may be given several times
+    #[arg(long = "server-pid", value_name = "PID")]
+    server_pids: Vec<u32>,
 }
 
 /// Messages that come back: closed loop, or open loop with --rate
@@ -285,6 +288,7 @@ impl Connect {
                 close_when_open: false,
             },
             hold: Duration::from_secs(self.hold),
+            server_pids: Vec::new(),
         }
     }
 }
@@ -300,6 +304,7 @@ impl ProbeConnect {
                 close_when_open: true,
             },
             hold: Duration::ZERO,
+            server_pids: self.server_pids.clone(),
         }
     }
 }

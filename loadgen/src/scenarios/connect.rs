@@ -13,6 +13,7 @@ use super::open::{Opening, check_descriptors, open};
 use crate::clients::link::LinkEvent;
 use crate::clients::websocket::{self, PING, PONG};
 use crate::net::{EpollNet, Event, Net};
+use crate::process::{CpuUse, CpuWindow};
 use crate::record::Summary;
 use crate::report::Output;
 use crate::target::Target;
@@ -33,6 +34,9 @@ pub(crate) struct Report {
     opened_per_s: f64,
     /// From the intended start of the connection to the complete handshake.
     handshake: Summary,
+    handshakes_per_cpu_s: Option<f64>,
+    /// While they were opened.
+    cpu: CpuUse,
 }
 
 /// Options of both commands.
@@ -41,6 +45,7 @@ pub(crate) struct Options {
     pub(crate) url: String,
     pub(crate) opening: Opening,
     pub(crate) hold: Duration,
+    pub(crate) server_pids: Vec<u32>,
 }
 
 pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Report> {
@@ -52,6 +57,7 @@ pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Rep
     let mut net = EpollNet::new()?;
     let run_id = fastrand::u32(..);
     let path = |number: usize| target.path_with("sid", &format!("c{run_id:08x}-{number}"));
+    let window = CpuWindow::start(&options.server_pids, Instant::now())?;
     let mut opened = open(
         &mut net,
         |_| &target,
@@ -69,6 +75,7 @@ pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Rep
             }
         },
     )?;
+    let cpu = window.finish(Instant::now())?;
     let until = Instant::now() + options.hold;
     while !probe && Instant::now() < until && !stop.requested() {
         let standing = opened.opened - opened.dropped;
@@ -89,6 +96,8 @@ pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Rep
         took_s: opened.took.as_secs_f64(),
         opened_per_s: opened.opened as f64 / opened.took.as_secs_f64().max(1e-9),
         handshake: opened.handshake.summary(),
+        handshakes_per_cpu_s: cpu.per_server_cpu_s(opened.opened),
+        cpu,
         failures: opened.failures,
     })
 }
@@ -116,6 +125,10 @@ impl fmt::Display for Report {
         for (kind, count) in &self.failures {
             writeln!(f, "  {count:>6} {kind}")?;
         }
-        write!(f, "handshake: {}", self.handshake)
+        if let Some(per_cpu) = self.handshakes_per_cpu_s {
+            writeln!(f, "per server CPU-second: {per_cpu:.0} handshakes")?;
+        }
+        writeln!(f, "handshake: {}", self.handshake)?;
+        write!(f, "{}", self.cpu)
     }
 }

@@ -2,7 +2,7 @@
 
 rounds      programs started and stopped, interleaved rounds, medians
 peers       peers from package registries
-cases       echo, fan-out, idle memory, balancers
+cases       echo, new connections, fan-out, idle memory, balancers
 publish     the way of a publication through Redis, against Redis's own
 compare     all of them in one table
 """

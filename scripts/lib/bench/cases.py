@@ -66,6 +66,20 @@ def idle(bench):
     }, less_is_better=True)]
 
 
+def connect(bench):
+    """New connections at an even rate: TCP, upgrade, and the close that follows."""
+    rate = 500 if bench.quick else 2_000
+    servers = {"ours": (*bench.gateway(bench.server_core), OUR_DOOR), "bun": (*bun(bench, "bun-centrifuge.js"), "/")}
+
+    def measure(port, process, path):
+        report = bench.load("probe-connect", f"ws://127.0.0.1:{port}{path}", "--count", rate * bench.seconds, "--rate", rate,
+                            "--server-pid", process.pid)
+        return {"per_cpu": required(report, "handshakes_per_cpu_s"), "p99": report["handshake"]["p99_us"] / 1000}
+
+    return bench.rows([(f"rate={rate}", "handshakes/cpu-s", "per_cpu", False), (f"rate={rate} p99", "ms", "p99", True)],
+                      {who: (lambda server=server: measure(*server)) for who, server in servers.items()})
+
+
 def relay(bench):
     needs(("redis-server", "redis-server"), ("haproxy", "haproxy"), ("nginx", "nginx libnginx-mod-stream"))
     redis_port, _ = bench.redis(bench.load_core)

@@ -11,7 +11,8 @@ from .peers import BUN
 from .rounds import ROOT, Failed, say, shown, verdict
 
 # In the order of the table.
-PARTS = {"echo": cases.echo, "fanout": cases.fanout, "idle": cases.idle, "relay": cases.relay, "publish": publish.publish}
+PARTS = {"echo": cases.echo, "connect": cases.connect, "fanout": cases.fanout, "idle": cases.idle, "relay": cases.relay,
+         "publish": publish.publish}
 
 
 def compare(bench):
