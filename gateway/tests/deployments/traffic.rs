@@ -10,6 +10,9 @@ use crate::node::{Ending, Node, PATIENCE, Seen, wait_for};
 /// Channels, so that every server of a deployment has some.
 pub(crate) const CHANNELS: [&str; 6] = ["a", "room:b", "c", "news:d", "e", "f"];
 
+/// Publications a channel that say something.
+const SENT_MIN: u64 = 30;
+
 /// A subscription, and those that followed it because it was lost.
 struct Subscriber {
     channel: &'static str,
@@ -54,7 +57,8 @@ pub(crate) fn survives(
         let _ending = Ending(&stop);
         let publisher = scope.spawn(|| {
             let (mut number, mut refused) = (0, 0);
-            while !stop.load(Ordering::SeqCst) {
+            // A machine that is busy with other things gets its time.
+            while !stop.load(Ordering::SeqCst) || number < SENT_MIN {
                 for channel in CHANNELS {
                     let until = Instant::now() + PATIENCE;
                     while let Err(error) = nodes[0].publish(channel, number, history) {
@@ -76,7 +80,6 @@ pub(crate) fn survives(
         stop.store(true, Ordering::SeqCst);
         publisher.join().expect("the publisher ends well")
     });
-    assert!(sent > 20, "{sent} is nothing to speak of");
     let mut verdict = Verdict {
         refused,
         ..Verdict::default()

@@ -106,6 +106,22 @@ impl SentinelLocator {
         })
     }
 
+    /// Clients of the sentinels, for whoever listens to what they say.
+    pub fn clients(&self) -> Vec<Client> {
+        let clients = self.sentinels.iter().map(|sentinel| &sentinel.client);
+        clients.cloned().collect()
+    }
+
+    /// What the sentinels call the master.
+    pub fn master_name(&self) -> &str {
+        &self.master_name
+    }
+
+    /// Longest time for an answer.
+    pub fn wait_max(&self) -> Duration {
+        self.wait_max
+    }
+
     /// Where the master is now, as far as the sentinels know. That a server there still thinks itself the
     /// master has to be asked of it. Cancel-safe.
     ///

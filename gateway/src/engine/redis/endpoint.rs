@@ -60,6 +60,8 @@ pub(super) struct Endpoint {
     is_retired: bool,
     /// The server is known to be at another place now, which has not been tried.
     is_moving: bool,
+    /// The server is about to be at another place: what is to be kept waits until then for that.
+    held_until: Option<Instant>,
     config: Arc<RedisConfig>,
     keys: Arc<Keys>,
     scripts: Arc<Scripts>,
@@ -98,6 +100,7 @@ impl Endpoint {
             is_spoilt: None,
             is_retired: false,
             is_moving: false,
+            held_until: None,
             probe_channel: Arc::clone(&probe_channel),
             next_probe_channel: probe_channel,
             keys,
@@ -126,6 +129,7 @@ impl Endpoint {
         self.attempts = 0;
         self.is_retired = false;
         self.is_moving = true;
+        self.held_until = None;
         if self.link.is_some() {
             let why = format!("its master is {} now", self.name);
             self.lose(&why, shards);
@@ -148,9 +152,25 @@ impl Endpoint {
         self.away = None;
     }
 
-    /// Whether it is about to serve at another place than before.
+    /// Whether it is known to serve at another place than before, which has not been tried.
     pub(super) fn is_moving(&self) -> bool {
         self.is_moving
+    }
+
+    /// Nothing is given to the server that is to be kept, until it is at another place, or for so long.
+    pub(super) fn hold(&mut self, until: Instant) {
+        self.held_until = Some(until);
+        self.hold_back(|_| true);
+    }
+
+    /// It stays where it is.
+    pub(super) fn release_hold(&mut self) {
+        self.held_until = None;
+    }
+
+    /// Whether it is about to be at another place.
+    pub(super) fn is_held(&self, now: Instant) -> bool {
+        self.held_until.is_some_and(|until| now < until)
     }
 
     /// What is published in channels that `is_elsewhere` names goes to another server.

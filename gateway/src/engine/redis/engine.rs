@@ -185,7 +185,8 @@ impl RedisEngine {
             return Some(request);
         };
         let is_away = endpoint.server().phase() == Phase::Away && !endpoint.is_moving();
-        let has_to_wait = endpoint.is_moving() || self.detours.has(message.channel());
+        let has_to_wait =
+            endpoint.is_moving() || endpoint.is_held(now) || self.detours.has(message.channel());
         // While a server is simply away, its publishers are told so at once.
         if is_away || !has_to_wait {
             return Some(request);
@@ -233,7 +234,9 @@ impl RedisEngine {
         let (follow, endpoints) = (&self.follow, &self.endpoints);
         let (due, expired) = self.detours.look(now, |channel| {
             let endpoint = endpoints.get(follow.route(channel, endpoints.len()));
-            endpoint.is_some_and(|endpoint| endpoint.server().phase() != Phase::Away)
+            endpoint.is_some_and(|endpoint| {
+                endpoint.server().phase() != Phase::Away && !endpoint.is_held(now)
+            })
         });
         late.extend(expired);
         for asker in late {

@@ -23,6 +23,7 @@ use super::keys::{KeyLayout, Keys};
 use super::route::server_of;
 use super::shards::Shards;
 use super::topology::Topology;
+use crate::limits::REDIS_DETOUR_MAX;
 
 /// See the module.
 pub(super) struct Follow {
@@ -133,8 +134,9 @@ impl Follow {
     /// Asks again where Redis is, if an endpoint has reason to doubt it.
     pub(super) fn look(&mut self, endpoints: &mut [Endpoint]) {
         let mut doubts = false;
+        let now = Instant::now();
         for endpoint in endpoints {
-            doubts |= endpoint.take_doubts();
+            doubts |= endpoint.take_doubts() || endpoint.is_held(now);
         }
         if let (true, Kind::Sentinel(guide, _) | Kind::Cluster(guide, ..)) =
             (doubts, &mut self.kind)
@@ -157,6 +159,16 @@ impl Follow {
                 }
             }
             (Ok(View::Slots(map)), Kind::Cluster(..)) => self.on_map(&map, endpoints, shards),
+            (Ok(View::FailoverBegins), _) => {
+                tracing::info!("a failover begins; publications wait for the new master");
+                let until = Instant::now() + REDIS_DETOUR_MAX;
+                endpoints
+                    .iter_mut()
+                    .for_each(|endpoint| endpoint.hold(until));
+            }
+            (Ok(View::FailoverAborted), _) => {
+                endpoints.iter_mut().for_each(Endpoint::release_hold);
+            }
             (Err(why), _) => {
                 for endpoint in endpoints
                     .iter_mut()

@@ -8,6 +8,7 @@ use std::time::Duration;
 use flux_registry::{ClusterLocator, ClusterSlots, Endpoint as Address, SentinelLocator};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::failovers::{Failover, Failovers};
 use crate::limits::{REDIS_GUIDE_INTERVAL, REDIS_GUIDE_PAUSE_MIN};
 
 /// What was told.
@@ -16,6 +17,10 @@ pub(super) enum View {
     Master(Address),
     /// The cluster: this is its map.
     Slots(ClusterSlots),
+    /// The sentinels: the master is about to be another one.
+    FailoverBegins,
+    /// The sentinels: it stays after all.
+    FailoverAborted,
 }
 
 enum Locator {
@@ -38,11 +43,18 @@ pub(super) struct Guide {
     state: State,
     asked: Instant,
     is_hurried: bool,
+    /// None where there are no sentinels.
+    failovers: Option<Failovers>,
 }
 
 impl Guide {
     pub(super) fn sentinel(locator: SentinelLocator) -> Self {
-        Self::with(Locator::Sentinel(locator))
+        let (name, wait_max) = (locator.master_name().to_owned(), locator.wait_max());
+        let failovers = Failovers::new(locator.clients(), &name, wait_max);
+        Self {
+            failovers: Some(failovers),
+            ..Self::with(Locator::Sentinel(locator))
+        }
     }
 
     pub(super) fn cluster(locator: ClusterLocator) -> Self {
@@ -54,6 +66,7 @@ impl Guide {
             state: State::Asking(ask(locator)),
             asked: Instant::now(),
             is_hurried: false,
+            failovers: None,
         }
     }
 
@@ -71,30 +84,56 @@ impl Guide {
     /// The next thing that is told, or why nothing is. Cancel-safe.
     pub(super) async fn next(&mut self) -> Result<View, String> {
         loop {
-            match &mut self.state {
-                State::Resting(_, pause) => {
-                    pause.as_mut().await;
-                    if let State::Resting(locator, _) =
-                        std::mem::replace(&mut self.state, State::Turning)
-                    {
-                        self.asked = Instant::now();
-                        self.is_hurried = false;
-                        self.state = State::Asking(ask(locator));
-                    }
-                }
-                State::Asking(asking) => {
-                    let (locator, told) = asking.as_mut().await;
-                    let pause = if self.is_hurried || told.is_err() {
-                        REDIS_GUIDE_PAUSE_MIN
-                    } else {
-                        // Not all nodes at the same moment.
-                        REDIS_GUIDE_INTERVAL.mul_f64(0.75 + fastrand::f64() / 2.0)
-                    };
-                    self.state = State::Resting(locator, Box::pin(sleep(pause)));
-                    return told;
-                }
-                State::Turning => std::future::pending::<()>().await,
+            let Self {
+                failovers,
+                state,
+                asked,
+                is_hurried,
+            } = self;
+            let Some(failovers) = failovers else {
+                return told(state, asked, is_hurried).await;
+            };
+            let failover = tokio::select! {
+                failover = failovers.next() => failover,
+                view = told(state, asked, is_hurried) => return view,
+            };
+            match failover {
+                Failover::Begins => return Ok(View::FailoverBegins),
+                Failover::Aborted => return Ok(View::FailoverAborted),
+                Failover::Promoted => self.hurry(),
             }
+        }
+    }
+}
+
+/// Cancel-safe.
+async fn told(
+    state: &mut State,
+    asked: &mut Instant,
+    is_hurried: &mut bool,
+) -> Result<View, String> {
+    loop {
+        match state {
+            State::Resting(_, pause) => {
+                pause.as_mut().await;
+                if let State::Resting(locator, _) = std::mem::replace(state, State::Turning) {
+                    *asked = Instant::now();
+                    *is_hurried = false;
+                    *state = State::Asking(ask(locator));
+                }
+            }
+            State::Asking(asking) => {
+                let (locator, told) = asking.as_mut().await;
+                let pause = if *is_hurried || told.is_err() {
+                    REDIS_GUIDE_PAUSE_MIN
+                } else {
+                    // Not all nodes at the same moment.
+                    REDIS_GUIDE_INTERVAL.mul_f64(0.75 + fastrand::f64() / 2.0)
+                };
+                *state = State::Resting(locator, Box::pin(sleep(pause)));
+                return told;
+            }
+            State::Turning => std::future::pending::<()>().await,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! | where Redis is | `config` |
 //! | which of several servers a channel lives on | `route` |
 //! | where servers are that change their places: Sentinel, Cluster | `guide` |
+//! | what sentinels say while a master is replaced | `failovers` |
 //! | which server of a cluster has which slots | `topology` (no I/O) |
 //! | what follows from that for the servers and channels here | `follow` |
 //! | every name in Redis, and the commands that go with a cluster | `keys` |
@@ -28,6 +29,7 @@ mod config;
 mod detours;
 mod endpoint;
 mod engine;
+mod failovers;
 mod follow;
 mod guide;
 mod interest;
