@@ -118,20 +118,16 @@ fn a_closed_connection_says_nothing_more(mut net: impl Net) {
 }
 
 fn waits_shorter_than_a_millisecond_are_kept(mut net: impl Net) {
-    // In whole milliseconds 1,000 waits take at least a second; a busy machine may take the best
-    // of several tries.
-    let best = (0..5)
+    // In whole milliseconds each takes at least one; a busy machine may take the best of many.
+    let best = (0..500)
         .map(|_| {
             let started = Instant::now();
-            for _ in 0..100 {
-                let until = Instant::now() + Duration::from_micros(200);
-                while Instant::now() < until {
-                    net.turn(Some(until), &mut |_, _, _| {}).expect("turn");
-                }
+            let until = started + Duration::from_micros(200);
+            while Instant::now() < until {
+                net.turn(Some(until), &mut |_, _, _| {}).expect("turn");
             }
             started.elapsed()
         })
         .min();
-    assert!(best >= Some(Duration::from_millis(20)));
-    assert!(best < Some(Duration::from_millis(100)), "{best:?}");
+    assert!(best < Some(Duration::from_millis(1)), "{best:?}");
 }
