@@ -299,16 +299,12 @@ def storm(engine, story, clients):
 
 # In an order in which no scenario has to wait for the slow start of its node.
 SCENARIOS = {"registry": registry, "partition": partition, "kill": kill, "fencing": fencing,
-             "drain": drain, "rolling": rolling}  # fmt: skip
-
-
-# More flows than a cluster in containers of 512 MiB and 20,000 descriptors has been seen to take: for local processes.
-LARGE = {"storm": storm}
+             "drain": drain, "rolling": rolling, "storm": storm}  # fmt: skip
 
 
 def play(name, engine, clients):
     """Runs one scenario with its story; true if everything it promises held."""
-    scenario = {**SCENARIOS, **LARGE}[name]
+    scenario = SCENARIOS[name]
     with Story(f"{name}: {scenario.__doc__.splitlines()[0]}") as story:
         engine.say = story.action
         try:
