@@ -1,6 +1,6 @@
 //! What has to hold for whatever comes in through each door. A property panics where it does not.
 //!
-//! Each is run in two ways: `fuzz_targets` gives it to libFuzzer (`scripts/fuzz`), and
+//! Each is run in two ways: `scripts/fuzz` gives it to libFuzzer under its name, and
 //! `gateway/tests/properties` runs it over `seeds` and over what small changes make of them, so that
 //! `cargo test` holds it too.
 

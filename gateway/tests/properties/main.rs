@@ -110,13 +110,11 @@ fn every_property_holds_for_its_seeds_and_for_what_small_changes_make_of_them() 
 }
 
 #[test]
-fn every_property_has_a_target() {
-    let manifest = include_str!("../../fuzz/Cargo.toml");
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/fuzz_targets");
-    for (name, _) in properties::ALL {
-        assert!(folder.join(format!("{name}.rs")).exists(), "{name}");
-        assert!(manifest.contains(&format!("name = \"{name}\"")), "{name}");
+fn every_folder_of_seeds_is_of_a_property() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let name = entry.expect("an entry").file_name();
+        let known = |(known, _): &properties::Property| *known == name;
+        assert!(properties::ALL.iter().any(known), "{name:?}");
     }
-    let targets = std::fs::read_dir(folder).expect("a folder").count();
-    assert_eq!(targets, properties::ALL.len());
 }

@@ -1,4 +1,4 @@
-// What the README shows works as it is pasted, on a cluster of the configuration that ./start.sh uses. Only places are
+// What README and docs/protocol.md say holds. What the README shows works as it is pasted, on a cluster of the configuration that ./start.sh uses. Only places are
 // put in: the ports, which the kernel gives here, and the file that a page loads the SDK from, which is the npm package.
 
 import assert from "node:assert/strict";
@@ -11,10 +11,11 @@ import { fileURLToPath } from "node:url";
 import { chromium, launch } from "../../../dashboard/tests/browser/chromium.mjs";
 import { PYTHON } from "../clients/python.mjs";
 import { until } from "../harness/poll.mjs";
-import { Cluster, PROGRAMS, ROOT, Redis } from "../harness/processes.mjs";
+import { Cluster, Gateway, PROGRAMS, ROOT, Redis } from "../harness/processes.mjs";
 import { Skip, suite, together } from "../harness/suite.mjs";
 
 const README = readFileSync(join(ROOT, "README.md"), "utf8");
+const PROTOCOL = readFileSync(join(ROOT, "docs/protocol.md"), "utf8");
 const SDK = fileURLToPath(new URL("../node_modules/centrifuge", import.meta.url));
 const KEY = "of-the-readme";
 
@@ -257,7 +258,100 @@ const words = {
   },
 };
 
+/** What the first column of a table of docs/protocol.md says, row by row, with the other columns. */
+function table(heading) {
+  const section = PROTOCOL.split(/^## /m).find((text) => text.startsWith(heading));
+  const rows = section.split("\n").filter((line) => line.startsWith("|")).slice(2);
+  return rows.map((row) => row.slice(1, -1).split("|").map((cell) => cell.trim()));
+}
+
+/** Paths of a row: the first whole, the others beside it. */
+function paths(cell) {
+  const [first, ...others] = cell.match(/`[^`]+`/g).map((quoted) => quoted.slice(1, -1));
+  return [first, ...others.map((name) => first.replace(/[^/]+$/, name))];
+}
+
+async function status(address, path, options) {
+  const answer = await fetch(`http://${address}${path}`, options);
+  await answer.body?.cancel();
+  return answer.status;
+}
+
+const ON = ["sse", "http_stream", "uni_websocket", "uni_sse", "uni_http_stream"];
+
+const protocol = {
+  "each transport is where its row says, and only where it is switched on": async () => {
+    const rows = table("Transports");
+    assert.equal(rows.length, 4);
+    const settings = Object.fromEntries(ON.map((name) => [name, { enabled: true }]));
+    const plain = new Gateway("plain");
+    const all = new Gateway("all", { settings });
+    const none = new Gateway("none", { settings: { websocket: { disabled: true } } });
+    try {
+      for (const gateway of [plain, all, none]) await gateway.start();
+      for (const [name, where, key] of rows) {
+        for (const path of paths(where)) {
+          assert.notEqual(await status(all.address, path, { signal: AbortSignal.timeout(5_000) }), 404, `${name} ${path}`);
+          const off = key.includes("default") ? none : plain;
+          assert.equal(await status(off.address, path), 404, `${name} ${path}`);
+        }
+      }
+    } finally {
+      for (const gateway of [plain, all, none]) await gateway.remove();
+    }
+  },
+
+  "every method of the server API that it names is there, and those that it says are not are not": async () => {
+    const [there, absent] = PROTOCOL.split(/^## Server API/m)[1].split("Not there:");
+    const methods = there.split("acts on")[0].match(/`(\w+)`/g).map((quoted) => quoted.slice(1, -1));
+    assert.equal(methods.length, 14);
+    const gateway = new Gateway("alone", { settings: { http_api: { key: KEY } } });
+    try {
+      await gateway.start();
+      const options = { method: "POST", headers: { "X-API-Key": KEY }, body: "{}" };
+      for (const method of methods) assert.equal(await status(gateway.admin, `/api/${method}`, options), 200, method);
+      for (const [, method] of absent.matchAll(/`([\w*]+)`/g)) {
+        assert.equal(await status(gateway.admin, `/api/${method.replace("*", "publish")}`, options), 404, method);
+      }
+      assert.ok((await gateway.metric("flux_api_refused", 'reason="unknown_method"')) >= 2);
+    } finally {
+      await gateway.remove();
+    }
+  },
+
+  "a configuration that asks for what is not there is refused by name, with what to do": async () => {
+    const folder = mkdtempSync(join(tmpdir(), "flux-readme-"));
+    try {
+      for (const [key, settings] of [
+        ["grpc_api", { grpc_api: { enabled: true } }],
+        ["uni_grpc", { uni_grpc: { enabled: true } }],
+        ["webtransport", { webtransport: { enabled: true } }],
+        ["admin", { admin: { enabled: true } }],
+        ["broker", { broker: { enabled: true, type: "nats" } }],
+        ["consumers", { consumers: [{ name: "kafka", enabled: true, type: "kafka" }] }],
+        ["websocket.compression", { websocket: { compression: true } }],
+        ["websocket.handler_prefix", { websocket: { handler_prefix: "/ws" } }],
+        ["client.user_connection_limit", { client: { user_connection_limit: 3 } }],
+        ["channel.proxy.subscribe_stream", { channel: { proxy: { subscribe_stream: { endpoint: "grpc://127.0.0.1:1" } } } }],
+        ["channel.namespaces[0].map", { channel: { namespaces: [{ name: "a", map: { mode: "x" } }] } }],
+        ["channel.namespaces[0].shared_poll", { channel: { namespaces: [{ name: "a", shared_poll: { x: 1 } }] } }],
+        ["rpc.proxy.endpoint", { rpc: { proxy: { endpoint: "grpc://127.0.0.1:1" }, without_namespace: { proxy_enabled: true } } }],
+        ["swordfish", { swordfish: 1 }],
+      ]) {
+        const file = join(folder, "config.json");
+        writeFileSync(file, JSON.stringify(settings));
+        const { status: code, stderr } = spawnSync(join(PROGRAMS, "flux-gateway"), ["--config", file, "--check-config"], { encoding: "utf8", env: {} });
+        assert.equal(code, 2, key);
+        assert.ok(stderr.includes(`\`${key}\``) && stderr.trim().split("\n").length === 1, `${key}: ${stderr}`);
+      }
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  },
+};
+
 export const suites = [
+  suite("protocol.md", async () => ({ stop: async () => {} }), protocol),
   suite("readme", world, examples),
   suite("readme's words", async () => ({ stop: async () => {} }), words),
 ];
