@@ -312,7 +312,7 @@ fn upgrade<'a>(
     Ok(Upgrade {
         endpoint,
         subprotocol: fields.subprotocol,
-        is_protobuf: is_protobuf && endpoint == Endpoint::Centrifuge,
+        is_protobuf: is_protobuf && endpoint != Endpoint::Echo,
         connect: query::value(query, "cf_connect"),
         origin: allowed_origin(fields, policy)?,
         host,
@@ -352,9 +352,8 @@ fn stream<'a>(
     if !is_http_1_1 {
         return Err(Rejection::HttpVersion);
     }
-    let is_protobuf = place.framing == Framing::HttpStream
-        && !place.is_unidirectional
-        && fields.is_of_type("application/octet-stream");
+    let is_protobuf =
+        place.framing == Framing::HttpStream && fields.is_of_type("application/octet-stream");
     let wire = Wire {
         format: match is_protobuf {
             true => WireFormat::Protobuf,

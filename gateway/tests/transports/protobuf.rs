@@ -6,6 +6,7 @@ use super::client::{Client, PATIENCE};
 use super::exchange::Exchange;
 use super::node::Node;
 use super::settings;
+use super::unidirectional::subscribe;
 use tungstenite::client::IntoClientRequest;
 use tungstenite::{Message, WebSocket};
 
@@ -45,11 +46,15 @@ fn is_push(message: &[u8]) -> bool {
 }
 
 fn websocket(node: &Node, query: &str, subprotocol: Option<&str>) -> WebSocket<TcpStream> {
+    websocket_at(node, &format!("/connection/websocket{query}"), subprotocol)
+}
+
+fn websocket_at(node: &Node, target: &str, subprotocol: Option<&str>) -> WebSocket<TcpStream> {
     let stream = TcpStream::connect(node.address).expect("somebody listens");
     stream
         .set_read_timeout(Some(PATIENCE))
         .expect("a socket option");
-    let url = format!("ws://{}/connection/websocket{query}", node.address);
+    let url = format!("ws://{}{target}", node.address);
     let mut request = url.into_client_request().expect("a request");
     if let Some(subprotocol) = subprotocol {
         let value = subprotocol.parse().expect("a value");
@@ -163,4 +168,56 @@ fn a_stream_in_protobuf_is_one_message_a_chunk_or_several() {
             has_push |= is_push(&message);
         }
     }
+}
+
+/// The id in a connect push.
+fn client(push: &[u8]) -> serde_json::Value {
+    // `Push { connect: { client: .. } }`: bare, not inside a reply.
+    assert_eq!(push[0], 0x52, "{push:?}");
+    let text = String::from_utf8_lossy(push);
+    let id = text.split(|char: char| !(char.is_ascii_hexdigit() || char == '-'));
+    // What follows it may look like a part of it; what stands before it, its length, does not.
+    let mut id = id.filter(|part| part.len() >= 36).map(|part| &part[..36]);
+    serde_json::json!({"connect": {"client": id.next().expect("an id")}})
+}
+
+#[test]
+fn clients_that_only_listen_get_bare_pushes_in_protobuf() {
+    let node = settings().start();
+    let fields = "Content-Type: application/octet-stream\r\n";
+    let mut stream = Exchange::post_with(node.address, "/connection/uni_http_stream", fields, b"");
+    let head = stream.head();
+    assert_eq!(head.field("Content-Type"), "application/octet-stream");
+    let mut socket = websocket_at(
+        &node,
+        "/connection/uni_websocket",
+        Some("centrifuge-protobuf"),
+    );
+    socket.send(Message::binary(Vec::new())).expect("open");
+    let connected = [
+        messages(&stream.chunk().expect("a chunk")).remove(0),
+        frames(&mut socket).remove(0),
+    ];
+    for push in connected {
+        assert_eq!(subscribe(&node, &client(&push), "c"), 1);
+    }
+    Client::connect(node.address).send_publish("c", r#"{"to":"listeners"}"#);
+    // `Push { channel: "c", pub: { data: .. } }`.
+    let data = br#"{"to":"listeners"}"#;
+    let is_publication = |push: &[u8]| {
+        push.starts_with(b"\x12\x01c\x22") && push.windows(data.len()).any(|part| part == data)
+    };
+    while !messages(&stream.chunk().expect("a chunk"))
+        .iter()
+        .any(|push| is_publication(push))
+    {}
+    wait(&mut socket, is_publication);
+    let mut bad = Exchange::post_with(node.address, "/connection/uni_http_stream", fields, b"\xff");
+    bad.head();
+    // `Push { disconnect: { code: 3501, .. } }`, and the end.
+    let ended = messages(&bad.chunk().expect("a chunk")).remove(0);
+    assert!(
+        ended.starts_with(&[0x5a]) && ended.windows(2).any(|part| part == [0xad, 0x1b]),
+        "{ended:?}"
+    );
 }

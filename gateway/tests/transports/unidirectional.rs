@@ -17,7 +17,7 @@ use super::settings;
 const STREAMS: [&str; 2] = ["/connection/uni_sse", "/connection/uni_http_stream"];
 
 /// Subscribes a client as the server's API does.
-fn subscribe(node: &Node, connected: &Value, channel: &str) -> usize {
+pub(super) fn subscribe(node: &Node, connected: &Value, channel: &str) -> usize {
     let client = connected["connect"]["client"].as_str().expect("an id");
     let target = Target {
         client: flux_gateway::protocol::ClientId::parse(client),
