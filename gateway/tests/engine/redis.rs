@@ -79,8 +79,11 @@ impl Node {
             self.readiness.document().ready,
             "it takes clients all the same"
         );
-        let degraded = self.readiness.document().degraded;
-        assert!(degraded[0].starts_with("redis: "), "{degraded:?}");
+        // It is said at the end of the turn in which it was found.
+        wait_for("the word that Redis is away", || {
+            let degraded = self.readiness.document().degraded;
+            degraded.iter().any(|why| why.starts_with("redis: "))
+        });
     }
 }
 
