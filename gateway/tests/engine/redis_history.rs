@@ -165,6 +165,16 @@ fn scripts_that_redis_has_forgotten_are_brought_again() {
     );
     node.door.has_all(key, 1, 2);
     assert!(node.metrics.redis_scripts_unknown.get() >= 2);
+    // Many under way at once keep their order and are all accepted.
+    server.command("SCRIPT FLUSH");
+    let commands: Vec<_> = (3..=50)
+        .map(|n| node.door.publish_with("room", n, &in_history()))
+        .collect();
+    for (command, offset) in commands.into_iter().zip(3..) {
+        let position = node.door.publish_answer(command).expect("accepted");
+        assert_eq!(position.expect("a position").offset, offset);
+    }
+    node.door.has_all(key, 1, 50);
 }
 
 #[test]

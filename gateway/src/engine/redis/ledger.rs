@@ -258,7 +258,7 @@ impl Ledger {
                 (Outcome::Taken | Outcome::Suppressed(None), Content::Once(_)) => result,
                 (Outcome::Unknown, Content::Append(append)) if append.is_known => {
                     append.is_known = false;
-                    self.add(entry);
+                    self.returned.put(sequence, entry, self.next);
                     return None;
                 }
                 (Outcome::Unknown, Content::Once(once)) if once.is_known => {
