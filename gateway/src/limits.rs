@@ -249,6 +249,11 @@ pub const REDIS_COMMAND_BATCHES_MAX: usize = 4;
 pub const REDIS_COMMAND_BATCH: usize = 16;
 /// Questions about history and presence that wait for their turn; beyond it error 111.
 pub const REDIS_QUESTIONS_MAX: usize = 16_384;
+/// Members in one page of a channel's presence hash.
+pub const REDIS_MEMBERS_PAGE: usize = 1_000;
+/// Entries of a channel's presence hash that are read for an answer; where there are more, who asks for
+/// presence or its numbers gets error 106.
+pub const REDIS_MEMBERS_MAX: usize = 131_072;
 /// Changes of who is present that Redis has not carried out and that are done again; also, members that have
 /// left lately. Beyond it entries of members that have left may stay until they expire.
 pub const REDIS_OWED_MAX: usize = 262_144;

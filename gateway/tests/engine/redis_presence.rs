@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use flux_gateway::engine::PresenceStats;
 use flux_gateway::engine::redis::RedisConfig;
-use flux_gateway::protocol::{ClientId, ClientInfo};
+use flux_gateway::protocol::{ClientId, ClientInfo, ErrorCode};
 use flux_registry::{NodeRecord, NodeView, Snapshot};
 use tokio::sync::watch;
 
@@ -242,4 +242,41 @@ fn what_redis_loses_is_written_again_and_what_others_write_is_refused() {
     a.wait_until_up();
     b.wait_until_up();
     wait_for_members(&mut b.door, "room", &[2, 3]);
+}
+
+#[test]
+fn a_channel_with_more_members_than_a_page_is_read_whole_and_one_with_too_many_is_refused() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let registry = Registry::new(&[("a", 7), ("b", 8), ("c", 9)]);
+    let (mut a, mut b) = (registry.join(&server, "a"), registry.join(&server, "b"));
+    let mut dying = registry.join(&server, "c");
+    for n in 0..2_500 {
+        enter(&mut b.door, "room", n, "bob");
+        enter(&mut dying.door, "room", 5_000 + n, "gone");
+    }
+    let all: Vec<u128> = (0..2_500).chain(5_000..7_500).collect();
+    wait_for_members(&mut a.door, "room", &all);
+    drop(dying);
+    registry.set(&[("a", 7), ("b", 8)]);
+    let living: Vec<u128> = (0..2_500).collect();
+    wait_for_members(&mut a.door, "room", &living);
+    a.door.until("clean entries", |_| {
+        server
+            .command("HLEN centrifugo.presence.room")
+            .starts_with(":2500")
+            .then_some(())
+    });
+    // Whoever writes them: no answer of any size.
+    let fill = "EVAL \"for n = 1, 140000 do redis.call('HSET', KEYS[1], n, 'x') end\" 1 \
+                centrifugo.presence.huge";
+    server.command(fill);
+    let asker = a.door.asker();
+    a.door.engine.presence("huge", asker);
+    let members = a
+        .door
+        .until("a refusal", |door| door.members.remove(&asker.command));
+    assert_eq!(members, Err(ErrorCode::LimitExceeded));
+    wait_for_members(&mut a.door, "room", &living);
 }

@@ -20,7 +20,8 @@
 //! | order per channel, and the ways to the shards | `shards` |
 //! | channels with history: where subscribers are, what is read for them | `streams` (no I/O) |
 //! | what is asked of Redis besides, and its answers | `questions` |
-//! | who is present | `present` (no I/O) |
+//! | who is present, as this node knows it | `present` (no I/O) |
+//! | an entry of a channel's presence hash; all of them, page by page | `entries`, `scan` |
 //! | the two connections | `link` |
 //!
 //! All of it but the shards' doors runs on the control plane's thread.
@@ -29,6 +30,7 @@ mod config;
 mod detours;
 mod endpoint;
 mod engine;
+mod entries;
 mod failovers;
 mod follow;
 mod guide;
@@ -42,6 +44,7 @@ mod questions;
 mod record;
 mod returned;
 mod route;
+mod scan;
 mod scripts;
 mod server;
 mod shard;
@@ -59,7 +62,7 @@ pub use shard::RedisShard;
 /// message or an entry that is accepted is, written again, the same.
 #[must_use]
 pub fn examine(bytes: &[u8]) -> bool {
-    record::examine(bytes) && present::examine(bytes)
+    record::examine(bytes) && entries::examine(bytes)
 }
 
 /// The same for what Redis answers where others may have written (RESP3): the data of the
@@ -71,8 +74,10 @@ pub fn examine_answer(resp: &[u8]) -> Vec<Vec<u8>> {
     };
     let _ = scripts::outcome(&answer);
     let present = present::Present::default();
-    let _ = present.members("channel", &answer);
-    let _ = present.dead(&answer);
+    let _ = scan::Scan::default().take("channel", &answer, &present);
+    if let Ok((entries, _)) = scan::page(&answer) {
+        let _ = present.dead(entries);
+    }
     let Ok(stretch) = scripts::stretch(&answer) else {
         return Vec::new();
     };

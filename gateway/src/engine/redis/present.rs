@@ -21,17 +21,14 @@ use std::time::{Duration, Instant};
 use flux_registry::Snapshot;
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
-use redis::Value;
 use tokio::sync::watch;
 
-use super::super::{Members, PresenceStats};
-use super::record::{Rejected, client_info, put_info};
-use super::scripts::bytes;
+use super::entries::{entry, written};
+use super::scan::Cursor;
 use crate::limits::REDIS_OWED_MAX;
-use crate::protocol::{ClientId, ClientInfo};
+use crate::protocol::ClientId;
 use crate::pubsub::OwnedClientInfo;
 
-const MAGIC: &[u8; 4] = b"FLP1";
 /// All members are written again this often.
 const REWRITE_INTERVAL: Duration = Duration::from_secs(20 * 60);
 /// How long the entries of a channel outlive the last write to it.
@@ -53,8 +50,8 @@ pub(super) enum Step {
     Exit(ClientId),
     /// Whether the member is there.
     Check(ClientId),
-    /// Entries of dead nodes are to be found and removed.
-    Clean,
+    /// Entries of dead nodes are to be found and removed, from here on.
+    Clean(Cursor),
 }
 
 /// An entry of a dead node.
@@ -281,42 +278,32 @@ impl Present {
         match self.to_clean.front() {
             Some((at, _)) if *at <= now => {
                 let (_, channel) = self.to_clean.pop_front()?;
-                Some((channel, Step::Clean))
+                Some((channel, Step::Clean(Cursor::default())))
             }
             _ => None,
         }
     }
 
-    /// The members of `channel`: this node's own, and those of the others that count among what
-    /// Redis has answered. Hands out how many entries were refused.
-    pub(super) fn members(&self, channel: &str, answer: &Value) -> (Members, u64) {
-        let own = self
-            .own
-            .get(channel)
-            .into_iter()
-            .flat_map(|members| members.values().cloned());
-        let mut rejected = 0;
-        let mut all: Vec<OwnedClientInfo> = own.collect();
-        for (_, value) in fields(answer) {
-            match entry(value) {
-                Ok((node, generation, info)) => {
-                    let is_alive = match &self.live {
-                        Some(live) => live.get(node) == Some(&generation),
-                        None => true,
-                    };
-                    if node != self.node && is_alive {
-                        all.push(info);
-                    }
-                }
-                Err(_) => rejected += 1,
-            }
-        }
-        (all.into(), rejected)
+    /// The members of `channel` on this node.
+    pub(super) fn own(&self, channel: &str) -> impl Iterator<Item = &OwnedClientInfo> {
+        self.own.get(channel).into_iter().flat_map(HashMap::values)
     }
 
-    /// The entries of dead nodes among what Redis has answered.
-    pub(super) fn dead(&self, answer: &Value) -> Vec<Dead> {
-        fields(answer)
+    /// Whether an entry of this node counts: not those of this node, which knows its members itself.
+    pub(super) fn counts(&self, node: &str, generation: u64) -> bool {
+        let is_alive = match &self.live {
+            Some(live) => live.get(node) == Some(&generation),
+            None => true,
+        };
+        node != self.node && is_alive
+    }
+
+    /// The entries of dead nodes among these.
+    pub(super) fn dead<'a>(
+        &self,
+        entries: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Vec<Dead> {
+        entries
             .filter_map(|(field, value)| {
                 let (node, generation, info) = entry(value).ok()?;
                 let is_dead = self.dead.get(node).is_some_and(|dead| generation <= *dead);
@@ -356,78 +343,5 @@ impl Present {
 
     fn entry(&self, info: &OwnedClientInfo) -> Vec<u8> {
         written(&self.node, self.generation, info.as_ref())
-    }
-}
-
-pub(super) fn stats(members: &Members) -> PresenceStats {
-    let users: HashSet<&str, RandomState> = members.iter().map(|info| &*info.user).collect();
-    PresenceStats {
-        clients: members.len() as u64,
-        users: users.len() as u64,
-    }
-}
-
-/// Fields and values of a hash, in either form that Redis may give it.
-fn fields(answer: &Value) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let (pairs, flat) = match answer {
-        Value::Map(pairs) => (&pairs[..], &[][..]),
-        Value::Array(flat) => (&[][..], &flat[..]),
-        _ => (&[][..], &[][..]),
-    };
-    let pairs = pairs.iter().map(|(field, value)| (field, value));
-    let flat = flat.chunks_exact(2).map(|pair| (&pair[0], &pair[1]));
-    pairs
-        .chain(flat)
-        .filter_map(|(field, value)| Some((bytes(field)?, bytes(value)?)))
-}
-
-/// An entry, as [`entry`] reads it.
-fn written(node: &str, generation: u64, info: ClientInfo<'_>) -> Vec<u8> {
-    let mut entry = MAGIC.to_vec();
-    // The registry's limit for ids is far below.
-    let node = &node.as_bytes()[..node.len().min(usize::from(u8::MAX))];
-    entry.push(node.len() as u8);
-    entry.extend_from_slice(node);
-    entry.extend_from_slice(&generation.to_be_bytes());
-    put_info(&mut entry, info);
-    entry
-}
-
-/// An entry, taken apart: node, its generation, the client.
-fn entry(value: &[u8]) -> Result<(&str, u64, OwnedClientInfo), Rejected> {
-    let rest = value.strip_prefix(MAGIC).ok_or(Rejected::Format)?;
-    let (len, rest) = rest.split_first().ok_or(Rejected::Content)?;
-    let (node, rest) = rest
-        .split_at_checked(usize::from(*len))
-        .ok_or(Rejected::Content)?;
-    let node = std::str::from_utf8(node).map_err(|_| Rejected::Content)?;
-    let (generation, rest) = rest.split_first_chunk().ok_or(Rejected::Content)?;
-    match client_info(rest)? {
-        (info, b"") => Ok((node, u64::from_be_bytes(*generation), info.into())),
-        _ => Err(Rejected::Content),
-    }
-}
-
-/// Whether an entry that is accepted is, written again, the same entry.
-pub(super) fn examine(value: &[u8]) -> bool {
-    match entry(value) {
-        Ok((node, generation, info)) => written(node, generation, info.as_ref()) == value,
-        Err(_) => true,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn no_entry_makes_it_panic(rest: Vec<u8>) {
-            let mut bytes = MAGIC.to_vec();
-            bytes.extend_from_slice(&rest);
-            let _ = entry(&bytes);
-        }
     }
 }

@@ -12,8 +12,9 @@ use super::super::history::{HistoryPage, HistoryQuery, StoredPublication};
 use super::super::request::{Reply, ReplyTo};
 use super::super::{Event, Members, PresenceStats};
 use super::keys::Keys;
-use super::present::{self, Dead, ENTRIES_TTL, Step};
+use super::present::{Dead, ENTRIES_TTL, Step};
 use super::record::{self, Body, ORIGIN_OF_NOBODY};
+use super::scan::{Scan, Scanned, stats};
 use super::scripts::{LastSeen, Range, Scripts, stretch};
 use super::shards::Shards;
 use super::streams::Wanted;
@@ -35,10 +36,12 @@ pub(super) enum Question {
     },
     Presence {
         channel: Arc<str>,
+        scan: Box<Scan>,
         reply: ReplyTo<Members>,
     },
     PresenceStats {
         channel: Arc<str>,
+        scan: Box<Scan>,
         reply: ReplyTo<PresenceStats>,
     },
     /// What is to be done about who is present.
@@ -67,7 +70,7 @@ impl Question {
                     Step::Enter(client, _) | Step::Exit(client) => {
                         shards.present.owe(&channel, Some(client))
                     }
-                    Step::Clean => shards.present.owe(&channel, None),
+                    Step::Clean(_) => shards.present.owe(&channel, None),
                     // There will be another.
                     Step::Check(_) => true,
                 };
@@ -129,12 +132,10 @@ impl Question {
                 meta_ttl,
                 ..
             } => read(channel, &range_of(query), None, *meta_ttl),
-            Question::Presence { channel, .. }
-            | Question::PresenceStats { channel, .. }
-            | Question::Present(channel, Step::Clean) => {
-                let mut command = redis::cmd("HGETALL");
-                command.arg(keys.presence(channel));
-                command
+            Question::Presence { channel, scan, .. }
+            | Question::PresenceStats { channel, scan, .. } => scan.command(keys.presence(channel)),
+            Question::Present(channel, Step::Clean(cursor)) => {
+                cursor.command(keys.presence(channel))
             }
             Question::Present(channel, Step::Enter(client, entry)) => {
                 let mut call = scripts.enter.call(is_known);
@@ -200,8 +201,8 @@ fn range_of(query: &HistoryQuery) -> Range {
     }
 }
 
-/// Passes on what Redis has answered.
-pub(super) fn answer(question: Question, answer: &Value, shards: &mut Shards) {
+/// Passes on what Redis has answered. Hands out what has to be asked next, where that was not all.
+pub(super) fn answer(question: Question, answer: &Value, shards: &mut Shards) -> Option<Question> {
     match question {
         Question::History { query, reply, .. } => {
             let result = page(&query, answer, shards);
@@ -213,17 +214,47 @@ pub(super) fn answer(question: Question, answer: &Value, shards: &mut Shards) {
         Question::Remove { reply, .. } => {
             let _ = reply.send(Ok(()));
         }
-        Question::Presence { channel, reply } => {
-            let members = members(&channel, answer, shards);
-            shards.answer(reply, Ok(members), |asker, result| Event::Presence {
+        Question::Presence {
+            channel,
+            scan,
+            reply,
+        } => {
+            let result = match take(*scan, &channel, answer, shards) {
+                Scanned::More(scan) => {
+                    let scan = Box::new(scan);
+                    return Some(Question::Presence {
+                        channel,
+                        scan,
+                        reply,
+                    });
+                }
+                Scanned::All(members) => Ok(members),
+                Scanned::Failed(code) => Err(code),
+            };
+            shards.answer(reply, result, |asker, result| Event::Presence {
                 asker,
                 result,
             });
         }
-        Question::PresenceStats { channel, reply } => {
-            let stats = present::stats(&members(&channel, answer, shards));
+        Question::PresenceStats {
+            channel,
+            scan,
+            reply,
+        } => {
+            let result = match take(*scan, &channel, answer, shards) {
+                Scanned::More(scan) => {
+                    let scan = Box::new(scan);
+                    return Some(Question::PresenceStats {
+                        channel,
+                        scan,
+                        reply,
+                    });
+                }
+                Scanned::All(members) => Ok(stats(&members)),
+                Scanned::Failed(code) => Err(code),
+            };
             let event = |asker, result| Event::PresenceStats { asker, result };
-            shards.answer(reply, Ok(stats), event);
+            shards.answer(reply, result, event);
         }
         Question::Present(_, Step::Check(_)) if *answer == Value::Int(0) => {
             shards.metrics.redis_presence_lost.add(1);
@@ -233,12 +264,13 @@ pub(super) fn answer(question: Question, answer: &Value, shards: &mut Shards) {
         // The streams' own.
         Question::Read(_) => {}
     }
+    None
 }
 
-fn members(channel: &str, answer: &Value, shards: &Shards) -> Members {
-    let (members, rejected) = shards.present.members(channel, answer);
+fn take(scan: Scan, channel: &str, answer: &Value, shards: &Shards) -> Scanned {
+    let (scanned, rejected) = scan.take(channel, answer, &shards.present);
     shards.metrics.rejected_content.add(rejected);
-    members
+    scanned
 }
 
 fn page(query: &HistoryQuery, answer: &Value, shards: &Shards) -> Result<HistoryPage, ErrorCode> {

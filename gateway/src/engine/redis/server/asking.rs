@@ -7,6 +7,8 @@ use redis::Value;
 
 use super::super::present::Step;
 use super::super::questions::{self, Question};
+use super::super::record::Rejected;
+use super::super::scan::page;
 use super::super::scripts::stretch;
 use super::super::shards::Shards;
 use super::{Phase, Server, count_rejected};
@@ -102,14 +104,23 @@ impl Server {
                     self.refused_question(Question::Read(wanted), now, shards);
                 }
             },
-            Question::Present(channel, Step::Clean) => {
-                for dead in shards.present.dead(answer) {
+            Question::Present(channel, Step::Clean(_)) => {
+                let Ok((entries, next)) = page(answer) else {
+                    return count_rejected(Rejected::Content, shards);
+                };
+                for dead in shards.present.dead(entries) {
                     shards.metrics.redis_expelled.add(1);
                     let expel = Question::Expel(Arc::clone(&channel), Box::new(dead));
                     self.questions.push_back(expel);
                 }
+                if let Some(cursor) = next {
+                    let rest = Question::Present(channel, Step::Clean(cursor));
+                    self.questions.push_back(rest);
+                }
             }
-            other => questions::answer(other, answer, shards),
+            other => self
+                .questions
+                .extend(questions::answer(other, answer, shards)),
         }
     }
 

@@ -108,10 +108,24 @@ impl Server {
             Request::Enter { channel, info } => shards.present.enter(&channel, *info),
             Request::Exit { channel, client } => shards.present.exit(&channel, client, now),
             Request::Presence { channel, reply } => {
-                self.ask(Question::Presence { channel, reply }, shards);
+                self.ask(
+                    Question::Presence {
+                        channel,
+                        scan: Box::default(),
+                        reply,
+                    },
+                    shards,
+                );
             }
             Request::PresenceStats { channel, reply } => {
-                self.ask(Question::PresenceStats { channel, reply }, shards);
+                self.ask(
+                    Question::PresenceStats {
+                        channel,
+                        scan: Box::default(),
+                        reply,
+                    },
+                    shards,
+                );
             }
             Request::Channels { reply } => {
                 let _ = reply.send(Ok(shards.channels()));
