@@ -75,8 +75,8 @@ pub fn examine_answer(resp: &[u8]) -> Vec<Vec<u8>> {
     let _ = scripts::outcome(&answer);
     let present = present::Present::default();
     let _ = scan::Scan::default().take("channel", &answer, &present);
-    if let Ok((entries, _)) = scan::page(&answer) {
-        let _ = present.dead(entries);
+    if let Ok(page) = scan::Page::of(&answer) {
+        let _ = present.dead(page.entries());
     }
     let Ok(stretch) = scripts::stretch(&answer) else {
         return Vec::new();

@@ -34,22 +34,34 @@ impl Cursor {
     }
 }
 
-/// A page: fields and values, and where the next one begins.
-///
-/// # Errors
-/// [`Rejected`] when it is no answer of HSCAN.
-pub(super) fn page(
-    answer: &Value,
-) -> Result<(impl Iterator<Item = (&[u8], &[u8])>, Option<Cursor>), Rejected> {
-    let Value::Array(parts) = answer else {
-        return Err(Rejected::Content);
-    };
-    let [cursor, entries] = &parts[..] else {
-        return Err(Rejected::Content);
-    };
-    let cursor = bytes(cursor).ok_or(Rejected::Content)?;
-    let next = (cursor != b"0").then(|| Cursor(cursor.into()));
-    Ok((fields(entries), next))
+/// A page, as Redis has answered it.
+pub(super) struct Page<'a> {
+    entries: &'a Value,
+    /// Where the next one begins; none behind the last.
+    pub(super) next: Option<Cursor>,
+}
+
+impl<'a> Page<'a> {
+    /// Takes the answer to [`Cursor::command`] apart.
+    ///
+    /// # Errors
+    /// [`Rejected`] when it is none.
+    pub(super) fn of(answer: &'a Value) -> Result<Self, Rejected> {
+        let Value::Array(parts) = answer else {
+            return Err(Rejected::Content);
+        };
+        let [cursor, entries] = &parts[..] else {
+            return Err(Rejected::Content);
+        };
+        let cursor = bytes(cursor).ok_or(Rejected::Content)?;
+        let next = (cursor != b"0").then(|| Cursor(cursor.into()));
+        Ok(Self { entries, next })
+    }
+
+    /// Fields and values.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        fields(self.entries)
+    }
 }
 
 /// The members found so far.
@@ -85,11 +97,11 @@ impl Scan {
         answer: &Value,
         present: &Present,
     ) -> (Scanned, u64) {
-        let Ok((entries, next)) = page(answer) else {
+        let Ok(page) = Page::of(answer) else {
             return (Scanned::Failed(ErrorCode::Internal), 1);
         };
         let mut rejected = 0;
-        for (_, value) in entries {
+        for (_, value) in page.entries() {
             self.seen += 1;
             match entry(value) {
                 Ok((node, generation, info)) if present.counts(node, generation) => {
@@ -99,7 +111,7 @@ impl Scan {
                 Err(_) => rejected += 1,
             }
         }
-        let scanned = match next {
+        let scanned = match page.next {
             _ if self.seen > REDIS_MEMBERS_MAX => Scanned::Failed(ErrorCode::LimitExceeded),
             Some(cursor) => Scanned::More(Self { cursor, ..self }),
             None => {

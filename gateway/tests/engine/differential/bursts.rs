@@ -21,7 +21,7 @@ impl Driver {
         for _ in 0..count {
             let mut publishes = Vec::new();
             for _ in 0..length {
-                let at = self.rng.usize(..self.models.len());
+                let at = self.steady();
                 let (name, options) = (self.models[at].name, self.models[at].history);
                 let client = self.client();
                 let is_subscribed = self.world.clients[client].subscriptions.contains_key(name);

@@ -37,7 +37,6 @@ impl Driver {
     pub(super) fn new(world: World, seed: u64) -> Self {
         // A read of Redis may wait for a second.
         let brief = Duration::from_secs(if world.is_joined() { 3 } else { 1 });
-        // Longer than anything here takes, but for `let_forget`.
         let fleeting = 3 * brief;
         Self {
             world,
@@ -65,7 +64,7 @@ impl Driver {
     /// One operation after the other, each compared with the model.
     pub(super) fn steps(&mut self, count: usize) {
         for _ in 0..count {
-            let at = self.rng.usize(..self.models.len());
+            let at = self.steady();
             if let Some(doubt) = self.models[at].doubt() {
                 std::thread::sleep(doubt);
             }
@@ -85,6 +84,13 @@ impl Driver {
             }
             self.check_clients();
         }
+    }
+
+    /// One of the channels that are not forgotten while they are used now and then.
+    pub(super) fn steady(&mut self) -> usize {
+        let is_steady = |model: &Model| model.history.is_none_or(|of| of.meta_ttl == LONG);
+        let count = self.models.iter().take_while(|model| is_steady(model));
+        self.rng.usize(..count.count())
     }
 
     pub(super) fn client(&mut self) -> usize {
@@ -124,7 +130,10 @@ impl Driver {
                 other => panic!("{name}: a publish is answered with {other:?}"),
             }
         };
-        let position = result.unwrap_or_else(|code| panic!("{name}: refused with {code:?}"));
+        let losses = self.world.losses();
+        let position = result.unwrap_or_else(|code| {
+            panic!("{name}: refused with {code:?}, connections lost: {losses}")
+        });
         let (text, model) = (draft.text(), &mut self.models[at]);
         assert_eq!(position.is_some(), model.history.is_some(), "{name}");
         if let Some(position) = position {
@@ -351,6 +360,16 @@ impl Driver {
 
     fn remove_history(&mut self, at: usize) {
         let (name, node) = (self.models[at].name, self.rng.usize(..self.world.nodes()));
+        // Where nobody listens nobody hears of it.
+        let deaf = self
+            .rng
+            .bool()
+            .then(|| self.rng.usize(..self.world.nodes()));
+        for client in 0..self.world.clients.len() {
+            if deaf == Some(self.world.node_of(client)) {
+                self.world.unsubscribe(client, name);
+            }
+        }
         let result = self.world.call(
             node,
             |handle| async move { handle.remove_history(name).await },
@@ -359,6 +378,9 @@ impl Driver {
         self.models[at].remove_history();
         // Nodes hear of it in the channel: behind this publication all have.
         self.publish_beside(at);
+        for _ in 0..6 {
+            self.subscribe(at);
+        }
     }
 
     /// A channel that somebody listens to stays what it is however long nothing is published; one that nobody
@@ -385,10 +407,25 @@ impl Driver {
                 }
                 self.check_clients();
                 assert_eq!(self.models[at].epoch == before, is_heard, "{name}");
-                self.publish(at);
-                self.page(at);
+                for _ in 0..10 {
+                    self.publish(at);
+                    self.page(at);
+                }
+                for _ in 0..10 {
+                    self.subscribe(at);
+                    if self.is_heard(at) {
+                        self.publish(at);
+                    }
+                }
+                self.check_clients();
             }
         }
+    }
+
+    fn is_heard(&self, at: usize) -> bool {
+        let name = self.models[at].name;
+        let mut clients = self.world.clients.iter();
+        clients.any(|client| client.subscriptions.contains_key(name))
     }
 
     fn let_expire(&mut self) {
@@ -399,7 +436,7 @@ impl Driver {
             if is_brief {
                 self.publish(at);
                 let ttl = self.models[at].history.map(|history| history.ttl);
-                std::thread::sleep(ttl.unwrap_or_default().mul_f32(1.3));
+                std::thread::sleep(ttl.unwrap_or_default().mul_f32(1.6));
             }
         }
     }

@@ -63,7 +63,7 @@ impl Model {
     pub(super) fn doubt(&self) -> Option<Duration> {
         let age = self.published_at?.elapsed();
         let ttl = self.history?.ttl;
-        (age > ttl.mul_f32(0.6) && age < ttl.mul_f32(1.3)).then(|| ttl.mul_f32(1.3) - age)
+        (age > ttl.mul_f32(0.6) && age < ttl.mul_f32(1.6)).then(|| ttl.mul_f32(1.6) - age)
     }
 
     pub(super) fn expire(&mut self) {

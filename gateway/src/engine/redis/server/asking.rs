@@ -8,7 +8,7 @@ use redis::Value;
 use super::super::present::Step;
 use super::super::questions::{self, Question};
 use super::super::record::Rejected;
-use super::super::scan::page;
+use super::super::scan::Page;
 use super::super::scripts::stretch;
 use super::super::shards::Shards;
 use super::{Phase, Server, count_rejected};
@@ -105,15 +105,15 @@ impl Server {
                 }
             },
             Question::Present(channel, Step::Clean(_)) => {
-                let Ok((entries, next)) = page(answer) else {
+                let Ok(page) = Page::of(answer) else {
                     return count_rejected(Rejected::Content, shards);
                 };
-                for dead in shards.present.dead(entries) {
+                for dead in shards.present.dead(page.entries()) {
                     shards.metrics.redis_expelled.add(1);
                     let expel = Question::Expel(Arc::clone(&channel), Box::new(dead));
                     self.questions.push_back(expel);
                 }
-                if let Some(cursor) = next {
+                if let Some(cursor) = page.next {
                     let rest = Question::Present(channel, Step::Clean(cursor));
                     self.questions.push_back(rest);
                 }
