@@ -400,6 +400,8 @@ impl Streams {
         if let Some(stream) = self.channels.get_mut(channel) {
             stream.position = Some(position);
             stream.mark = Some(mark);
+            // What is over does not come back with a new one.
+            stream.expire(stream.heard, &mut self.recent_bytes);
             stream.recent.push(position.offset, message);
             stream.expires = stream.heard.checked_add(stream.options.ttl);
             stream.count(&mut self.recent_bytes);

@@ -136,7 +136,10 @@ impl Streams {
         };
         if let Some(stream) = self.channels.get_mut(channel) {
             stream.recent.forget_to(stretch.oldest.saturating_sub(1));
-            stream.expires = stretch.expires_in.and_then(|time| now.checked_add(time));
+            // Where nothing was kept, what has been pushed since knows better.
+            if let Some(time) = stretch.expires_in {
+                stream.expires = now.checked_add(time);
+            }
             stream.count(&mut self.recent_bytes);
         }
         self.answer(channel, sent, now, shards);

@@ -247,6 +247,14 @@ fn what_redis_keeps_no_longer_is_not_recovered() {
     assert_eq!(world.heard(), [""; 0]);
     world.answer(10, &[], 11);
     assert_eq!(world.heard(), ["not recovered"]);
+    // What comes after it does not bring it back.
+    world.push(11);
+    world.now += OPTIONS.ttl;
+    world.push(12);
+    world.recover(10);
+    assert_eq!(world.heard(), ["11", "12"]);
+    world.answer(12, &[], 12);
+    assert_eq!(world.heard(), ["not recovered"]);
     // Removed on another node while nobody listened here: the first read shows it.
     let mut world = World::at(5);
     (6..=9).for_each(|offset| world.push(offset));
