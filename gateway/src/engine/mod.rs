@@ -52,7 +52,7 @@ pub use metrics::{EngineMetrics, Number};
 use self::history::{HistoryOptions, HistoryPage, HistoryQuery, Recovery, RecoveryRequest};
 use crate::protocol::{ClientId, ClientInfo, ErrorCode};
 use crate::pubsub::{
-    ChannelKey, Delivered, MessageKind, MessageRef, OwnedClientInfo, StreamPosition, Variant,
+    ChannelKey, Delivered, MessageKind, MessageRef, OwnedClientInfo, StreamPosition, Variant, Whole,
 };
 
 /// How long the result of a publication with an idempotency key is remembered.
@@ -157,7 +157,7 @@ pub enum Event {
         /// The message as the variant has it, ready for the socket.
         slice: LogSlice,
         /// Where `slice` is a delta: the whole message, for subscribers who have not had one yet.
-        full: Option<LogSlice>,
+        whole: Option<Whole>,
         /// Its place in the channel's history; 0 for what has none.
         offset: u64,
     },
@@ -344,13 +344,13 @@ impl Event {
     fn delivery(key: ChannelKey, delivered: Delivered) -> Self {
         let Delivered {
             slice,
-            full,
+            whole,
             offset,
         } = delivered;
         Self::Delivery {
             key,
             slice,
-            full,
+            whole,
             offset,
         }
     }
@@ -358,8 +358,8 @@ impl Event {
     /// Bytes of log that it keeps from being given back.
     fn bytes(&self) -> usize {
         match self {
-            Self::Delivery { slice, full, .. } => {
-                slice.len() + full.as_ref().map_or(0, LogSlice::len)
+            Self::Delivery { slice, whole, .. } => {
+                slice.len() + whole.as_ref().map_or(0, Whole::size)
             }
             _ => 0,
         }

@@ -147,7 +147,7 @@ mod tests {
         let mut log = LogWriter::new();
         let mut message = |bytes: &[u8]| Delivered {
             slice: log.append(&[bytes]),
-            full: None,
+            whole: None,
             offset: 0,
         };
         for _ in 0..5 {

@@ -60,7 +60,7 @@ pub(super) struct First {
     /// Where the delta stands in the log.
     pub(super) start: u64,
     pub(super) end: u64,
-    pub(super) full: LogSlice,
+    pub(super) whole: LogSlice,
 }
 
 #[derive(Debug)]
@@ -154,15 +154,17 @@ impl Channel {
         }
     }
 
-    /// A delta that stands from `start` to `end` comes with its whole form: that is put aside for
-    /// everybody who has not had one.
-    pub(super) fn put_aside(&mut self, start: u64, end: u64, full: &LogSlice) {
-        if let Some(rare) = &mut self.rare {
+    /// A delta that stands from `start` to `end` has come: its whole form is put aside for everybody
+    /// who has not had one, and not encoded where everybody has.
+    pub(super) fn put_aside(&mut self, start: u64, end: u64, encode: impl FnOnce() -> LogSlice) {
+        if let Some(rare) = &mut self.rare
+            && !rare.baseless.is_empty()
+        {
+            let whole = encode();
             for slot in rare.baseless.drain() {
-                let full = full.clone();
-                rare.firsts.insert(slot, First { start, end, full });
+                let whole = whole.clone();
+                rare.firsts.insert(slot, First { start, end, whole });
             }
-            self.drop_empty_rare();
         }
     }
 

@@ -3,7 +3,7 @@
 //! | form | data in JSON | data in Protobuf |
 //! |---|---|---|
 //! | plain | the JSON value | the bytes |
-//! | whole, for subscribers that understand deltas | the payload as a JSON string | the bytes |
+//! | whole, for subscribers that understand deltas | the payload as a JSON string | as plain |
 //! | delta | the delta as a JSON string | the delta |
 
 use std::borrow::Cow;
@@ -40,7 +40,7 @@ struct Encoding {
 #[derive(Default)]
 pub(super) struct Encodings {
     made: Vec<Encoding>,
-    used: usize,
+    pub(super) used: usize,
     /// Whether JSON clients can have the message; none while nobody has asked.
     is_json: Option<bool>,
     /// Whether there is a delta; none while nobody has asked.
@@ -67,7 +67,8 @@ impl Encodings {
 
     /// The message as `variant` has it when nothing is known to the client: but for the framing.
     pub(super) fn whole(&mut self, content: &Content<'_>, variant: Variant) -> &[u8] {
-        let form = match variant.delta {
+        // Protobuf has the payload's bytes either way.
+        let form = match variant.delta && variant.wire.format == WireFormat::Json {
             false => Form::Plain,
             true => Form::Whole,
         };

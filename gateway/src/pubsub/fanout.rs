@@ -192,9 +192,9 @@ impl Subscriptions {
             };
             match found.first_of(slot).cloned() {
                 None => found.pending(entry.cursor, head, &mut take),
-                Some(First { start, end, full }) => {
+                Some(First { start, end, whole }) => {
                     found.pending(entry.cursor, start, &mut take);
-                    take(full);
+                    take(whole);
                     found.pending(end, head, &mut take);
                     found.forget_first(slot);
                 }

@@ -7,6 +7,7 @@
 //! | where a client is in a channel's history | `position` |
 //! | one order per channel; framed once per variant, handed to the shards that listen | `sequencer` |
 //! | a message's encodings, each made once | `encodings` |
+//! | what a delta stands for, for newcomers | `whole` |
 //! | what a shard keeps of a channel: the stretch of log that somebody still needs | `channel` |
 //! | who on this shard listens to what, and how far each has read | `subscriptions`, `table` |
 //! | a round: which connections have something to send, and its bytes | `fanout` |
@@ -27,6 +28,7 @@ mod sequencer;
 mod simulation;
 mod subscriptions;
 mod table;
+mod whole;
 mod wire;
 
 pub use fanout::{Gathered, SlowReason};
@@ -37,6 +39,7 @@ pub use sequencer::{Delivered, Interest, Sequenced, Sequencer};
 pub use subscriptions::{
     Appended, Released, Stats, Subscribed, Subscriptions, SubscriptionsConfig, Unsubscribed,
 };
+pub use whole::Whole;
 pub use wire::{Frame, Framing, Variant, Wire};
 
 /// A connection's place in its shard's slab.

@@ -19,7 +19,7 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::encodings::{Content, Encodings};
-use super::{ChannelKey, MessageKind, MessageRef, ShardIndex, StreamPosition, Variant};
+use super::{ChannelKey, MessageKind, MessageRef, ShardIndex, StreamPosition, Variant, Whole};
 use crate::limits::DELTA_BYTES_MAX;
 
 /// How a listener's coming or going changed what this sequencer needs of the world.
@@ -39,7 +39,7 @@ pub struct Delivered {
     /// The message as the variant has it, ready for the socket.
     pub slice: LogSlice,
     /// Where `slice` is a delta: the whole message, for subscribers who have not had one yet.
-    pub full: Option<LogSlice>,
+    pub whole: Option<Whole>,
     /// Its place in the channel's history; 0 for what has none.
     pub offset: u64,
 }
@@ -126,8 +126,8 @@ pub struct Sequencer {
     warm: Vec<(Arc<str>, Variant, u64)>,
     feeds_made: u64,
     encodings: Encodings,
-    /// Whole messages beside their deltas: not in the feeds' logs, which must be without holes.
-    wholes: LogWriter,
+    /// Memory for the messages behind deltas.
+    arena: LogWriter,
 }
 
 impl Sequencer {
@@ -235,6 +235,7 @@ impl Sequencer {
             previous: entry.previous.as_ref().map(|previous| &*previous.payload),
         };
         self.encodings.begin();
+        let mut stored = None;
         for feed in &mut entry.feeds {
             let variant = feed.variant;
             if !variant.carries(message.kind()) {
@@ -244,15 +245,15 @@ impl Sequencer {
                 sequenced.inappropriate.append(&mut feed.listeners);
                 continue;
             }
-            let (slice, full) = match self.encodings.delta(&content, variant) {
+            let (slice, whole) = match self.encodings.delta(&content, variant) {
                 Some(delta) => {
-                    let slice = framed(&mut feed.writer, variant, delta);
-                    let whole = self.encodings.whole(&content, variant);
-                    (slice, Some(framed(&mut self.wholes, variant, whole)))
+                    let slice = variant.wire.append(&mut feed.writer, delta);
+                    let stored = stored.get_or_insert_with(|| message.store(&mut self.arena, name));
+                    (slice, Some(Whole::new(stored.clone(), variant)))
                 }
                 None => {
                     let whole = self.encodings.whole(&content, variant);
-                    (framed(&mut feed.writer, variant, whole), None)
+                    (variant.wire.append(&mut feed.writer, whole), None)
                 }
             };
             feed.has_written = true;
@@ -261,7 +262,7 @@ impl Sequencer {
             }
             let delivered = Delivered {
                 slice,
-                full,
+                whole,
                 offset: content.offset,
             };
             feed.listeners
@@ -296,7 +297,7 @@ impl Sequencer {
             }
             feed.is_listed
         });
-        self.wholes.release();
+        self.arena.release();
     }
 
     /// How many channels have listeners.
@@ -337,8 +338,92 @@ impl Sequencer {
     }
 }
 
-/// Puts one encoded push with its frame into a log.
-fn framed(log: &mut LogWriter, variant: Variant, encoded: &[u8]) -> LogSlice {
-    let frame = variant.wire.frame(encoded.len());
-    log.append(&[frame.prefix(), encoded, frame.suffix()])
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Tags, WireFormat};
+    use crate::pubsub::{Framing, Wire};
+
+    fn variant(format: WireFormat, transport: Framing, delta: bool) -> Variant {
+        Variant {
+            wire: Wire {
+                format,
+                transport,
+                unidirectional: false,
+            },
+            join_leave: false,
+            delta,
+        }
+    }
+
+    /// A sequencer whose channel "c" one shard after the other listens to.
+    fn heard_in(variants: &[Variant]) -> Sequencer {
+        let mut sequencer = Sequencer::new();
+        let (name, key) = (
+            Arc::from("c"),
+            ChannelKey {
+                index: 0,
+                generation: 0,
+            },
+        );
+        for (shard, variant) in (0..).zip(variants) {
+            sequencer.join(&name, *variant, shard, key);
+        }
+        sequencer
+    }
+
+    /// Publishes a payload that differs little from one to the next: how many encodings were made,
+    /// and how many shards were given the message behind a delta.
+    fn publish(sequencer: &mut Sequencer, number: u64) -> (usize, usize) {
+        let payload = format!("{{\"n\":{number},\"text\":\"{}\"}}", "x".repeat(200));
+        let message = MessageRef::Publication {
+            data: payload.as_bytes(),
+            info: None,
+            tags: Tags::NONE,
+            delta: true,
+        };
+        let mut wholes = 0;
+        sequencer.publish("c", message, None, &mut |_, _, delivered| {
+            wholes += usize::from(delivered.whole.is_some());
+            true
+        });
+        (sequencer.encodings.used, wholes)
+    }
+
+    #[test]
+    fn a_channel_without_subscribers_of_deltas_pays_nothing_for_them() {
+        let (json, protobuf) = (WireFormat::Json, WireFormat::Protobuf);
+        let mut sequencer = heard_in(&[
+            variant(json, Framing::WebSocket, false),
+            variant(json, Framing::Sse, false),
+            variant(protobuf, Framing::WebSocket, false),
+        ]);
+        for number in 0..3 {
+            assert_eq!(publish(&mut sequencer, number), (2, 0), "one a format");
+        }
+        let channel = &sequencer.channels["c"];
+        assert!(channel.previous.is_none(), "no payload is kept");
+        assert_eq!(
+            format!("{:?}", sequencer.arena),
+            format!("{:?}", LogWriter::new())
+        );
+    }
+
+    #[test]
+    fn a_delta_is_encoded_once_a_format_and_what_it_stands_for_not_at_all() {
+        let (json, protobuf) = (WireFormat::Json, WireFormat::Protobuf);
+        let mut sequencer = heard_in(&[
+            variant(json, Framing::WebSocket, false),
+            variant(json, Framing::WebSocket, true),
+            variant(json, Framing::HttpStream, true),
+            variant(protobuf, Framing::WebSocket, false),
+            variant(protobuf, Framing::WebSocket, true),
+        ]);
+        let first = publish(&mut sequencer, 0);
+        assert_eq!(first, (3, 0), "JSON, JSON in a string, Protobuf");
+        for number in 1..4 {
+            let made = publish(&mut sequencer, number);
+            assert_eq!(made, (4, 3), "two formats, each plain and as a delta");
+        }
+    }
 }

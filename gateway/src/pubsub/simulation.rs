@@ -14,7 +14,7 @@ use fastrand::Rng;
 use flux_runtime::log::{LogSlice, LogWriter};
 
 use super::*;
-use crate::protocol::{ClientId, ClientInfo, Tags};
+use crate::protocol::{ClientId, ClientInfo, Tags, tags};
 
 const SHARDS: usize = 3;
 const SLOTS: u32 = 12;
@@ -28,6 +28,9 @@ const VARIANTS: [Variant; 3] = [
         ..Variant::JSON
     },
 ];
+
+/// Tag of what stands for a delta.
+const WHOLE: (&str, &str) = ("whole", "1");
 
 /// What goes to the sequencer's thread.
 enum Request {
@@ -115,7 +118,6 @@ struct World {
     epoch: Epoch,
     /// Channel and number, in the variant with deltas, of what was sent as a delta.
     deltas: HashSet<(usize, u64)>,
-    whole: LogWriter,
     pushes_checked: u64,
     recovered: u64,
     lost: u64,
@@ -145,7 +147,6 @@ impl World {
             tops: HashMap::new(),
             epoch: Epoch::from_random(seed),
             deltas: HashSet::new(),
-            whole: LogWriter::new(),
             pushes_checked: 0,
             recovered: 0,
             lost: 0,
@@ -334,7 +335,7 @@ impl World {
                 let number = self.published.get(&(channel, VARIANTS[2])).copied();
                 let number = number.unwrap_or_default().saturating_sub(1);
                 let (shards, rng) = (&mut self.shards, &mut self.rng);
-                let (deltas, whole) = (&mut self.deltas, &mut self.whole);
+                let deltas = &mut self.deltas;
                 let is_delta = rng.bool();
                 let mut lost = 0;
                 self.sequencer.publish(
@@ -351,7 +352,7 @@ impl World {
                         let name = at.subscriptions.names(key);
                         if is_delta && name.is_some_and(|(_, variant)| variant.delta) {
                             deltas.insert((channel, number));
-                            delivered.full = Some(whole_form(whole, &delivered.slice));
+                            delivered.whole = Some(marked_whole(message));
                         }
                         at.mail.push_back(Mail::Delivery(key, delivered));
                         true
@@ -373,10 +374,10 @@ impl World {
                 Some(Mail::Delivery(key, delivered)) => {
                     let Delivered {
                         slice,
-                        full,
+                        whole,
                         offset,
                     } = delivered;
-                    let appended = at.subscriptions.append(key, &slice, full.as_ref(), offset);
+                    let appended = at.subscriptions.append(key, &slice, whole.as_ref(), offset);
                     assert_eq!(appended, Appended::Taken);
                 }
                 Some(Mail::Confirmed(key, position)) => {
@@ -509,8 +510,8 @@ impl World {
                 }
                 continue;
             }
-            let whole = value.get("whole");
-            let push = &whole.unwrap_or(&value)["push"];
+            let push = &value["push"];
+            let is_marked = push["pub"]["tags"].get(WHOLE.0).is_some();
             let text = ["pub", "join", "leave"]
                 .iter()
                 .find_map(|kind| push[kind]["info"]["conn_info"].as_str())
@@ -540,9 +541,9 @@ impl World {
                 Some(next) => assert_eq!(number, next, "lost, repeated or out of order"),
             }
             expectation.next = Some(number + 1);
-            expectation.has_base |= whole.is_some();
+            expectation.has_base |= is_marked;
             let is_publication = push.get("pub").is_some();
-            if Self::variant_of(slot).delta && is_publication && whole.is_none() {
+            if Self::variant_of(slot).delta && is_publication && !is_marked {
                 let is_delta = self.deltas.contains(&(channel, number));
                 assert!(
                     !is_delta || expectation.has_base,
@@ -679,13 +680,16 @@ fn control_frame(channel: usize, offset: Option<u64>) -> Vec<u8> {
     out
 }
 
-/// The whole form of a message that is to be taken for a delta: another text in a frame.
-fn whole_form(writer: &mut LogWriter, slice: &LogSlice) -> LogSlice {
-    let (payload, _) = frame(slice.as_bytes()).expect("a whole frame");
-    let head = br#"{"whole":"#;
-    let len = head.len() + payload.len() + 1;
-    let wire = Variant::JSON.wire;
-    writer.append(&[wire.frame(len).prefix(), head, payload, b"}"])
+/// The whole form of a publication that is to be taken for a delta, to be told from it by its tags.
+fn marked_whole(message: MessageRef<'_>) -> Whole {
+    let packed = tags::pack([WHOLE]).expect("one tag");
+    let marked = MessageRef::Publication {
+        data: message.payload(),
+        info: message.info(),
+        tags: Tags::from_packed(&packed).expect("as packed"),
+        delta: true,
+    };
+    Whole::new(marked.store(&mut LogWriter::new(), "c"), VARIANTS[2])
 }
 
 /// Payload and whole length of the first frame, when it is there completely.

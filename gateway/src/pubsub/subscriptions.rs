@@ -23,7 +23,7 @@ use smallvec::SmallVec;
 
 use super::channel::{Channel, Subscriber, UNCONFIRMED, Waiter};
 use super::fanout::SlowReason;
-use super::{ChannelKey, Slot, StreamPosition, Variant};
+use super::{ChannelKey, Slot, StreamPosition, Variant, Whole};
 
 /// Bounds of what a connection may lag.
 #[derive(Debug, Clone, Copy)]
@@ -374,13 +374,13 @@ impl Subscriptions {
         Some(name)
     }
 
-    /// Takes what the engine delivered. `full`: the whole message, where `slice` is a delta.
+    /// Takes what the engine delivered. `whole`: the message, where `slice` is a delta.
     /// `offset`: its place in the channel's history, 0 for what has none.
     pub fn append(
         &mut self,
         key: ChannelKey,
         slice: &LogSlice,
-        full: Option<&LogSlice>,
+        whole: Option<&Whole>,
         offset: u64,
     ) -> Appended {
         let lag_bytes_max = self.config.lag_bytes_max;
@@ -415,8 +415,8 @@ impl Subscriptions {
             return Appended::Taken;
         }
         found.append(start, slice);
-        match full {
-            Some(full) => found.put_aside(start, head, full),
+        match whole {
+            Some(whole) => found.put_aside(start, head, || whole.encode(offset)),
             None => found.passed_whole(offset > 0),
         }
         found.lagging = subscribers as u32;

@@ -9,6 +9,8 @@
 //! Why one chunk a message: a client's reader then never waits for the rest of a message that has
 //! been written whole, and bytes of different messages can follow one another in one send.
 
+use flux_runtime::log::{LogSlice, LogWriter};
+
 use super::MessageKind;
 use crate::protocol::{Push, WireFormat};
 use crate::websocket::{Opcode, header};
@@ -128,6 +130,13 @@ impl Wire {
         out.extend_from_slice(frame.prefix());
         out.extend_from_slice(encoded);
         out.extend_from_slice(frame.suffix());
+    }
+
+    /// Puts one encoded push with its frame into a log.
+    #[must_use]
+    pub fn append(self, log: &mut LogWriter, encoded: &[u8]) -> LogSlice {
+        let frame = self.frame(encoded.len());
+        log.append(&[frame.prefix(), encoded, frame.suffix()])
     }
 
     /// Appends an encoded push as this kind of client gets it. Whatever stands in `out` is part of

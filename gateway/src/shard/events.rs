@@ -33,11 +33,11 @@ impl Shard {
                 Event::Delivery {
                     key,
                     slice,
-                    full,
+                    whole,
                     offset,
                 } => {
                     let subscriptions = &mut self.core.subscriptions;
-                    match subscriptions.append(key, &slice, full.as_ref(), offset) {
+                    match subscriptions.append(key, &slice, whole.as_ref(), offset) {
                         Appended::Taken => {}
                         Appended::Gap => self.on_gap(ring, key, offset, now),
                     }
@@ -223,12 +223,7 @@ impl Shard {
     /// Something of a channel was lost on its way to this shard: its subscribers are told, and
     /// their SDKs subscribe anew.
     fn on_lost(&mut self, ring: &mut NetRing, key: ChannelKey, now: Instant) {
-        let mut ended: Vec<Slot> = Vec::new();
-        let Some(channel) = self
-            .core
-            .subscriptions
-            .lose(key, &mut |slot| ended.push(slot))
-        else {
+        let Some((channel, ended)) = self.lose(key) else {
             return;
         };
         tracing::warn!(shard = self.index, %channel, subscribers = ended.len(), "a channel lost publications; its subscribers are told to subscribe anew");
@@ -242,12 +237,7 @@ impl Shard {
     /// Something was published in a channel that its subscribers' format cannot carry: they are
     /// disconnected, since they would miss it whenever they came back.
     fn on_inappropriate(&mut self, ring: &mut NetRing, key: ChannelKey, now: Instant) {
-        let mut ended: Vec<Slot> = Vec::new();
-        let Some(channel) = self
-            .core
-            .subscriptions
-            .lose(key, &mut |slot| ended.push(slot))
-        else {
+        let Some((channel, ended)) = self.lose(key) else {
             return;
         };
         tracing::warn!(shard = self.index, %channel, subscribers = ended.len(), "something other than JSON was published for JSON clients; they are disconnected");
@@ -258,6 +248,14 @@ impl Shard {
                 });
             });
         }
+    }
+
+    /// Ends all subscriptions to a channel: its name, and whose they were. None where it is gone.
+    fn lose(&mut self, key: ChannelKey) -> Option<(Arc<str>, Vec<Slot>)> {
+        let mut ended = Vec::new();
+        let subscriptions = &mut self.core.subscriptions;
+        let channel = subscriptions.lose(key, &mut |slot| ended.push(slot))?;
+        Some((channel, ended))
     }
 
     fn step_at(

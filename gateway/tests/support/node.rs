@@ -290,12 +290,12 @@ impl Loop {
             Event::Delivery {
                 key,
                 slice,
-                full,
+                whole,
                 offset,
             } => {
                 let appended = self
                     .subscriptions
-                    .append(key, &slice, full.as_ref(), offset);
+                    .append(key, &slice, whole.as_ref(), offset);
                 assert_eq!(appended, Appended::Taken, "the engine left something out");
             }
             Event::Lost { key } | Event::Inappropriate { key } => self.lose(key),

@@ -103,7 +103,7 @@ fn every_kind_of_client_gets_its_own_form_of_the_same_publication() {
             String::from_utf8_lossy(delivered.slice.as_bytes()),
             String::from_utf8_lossy(expected),
         );
-        assert_eq!((delivered.offset, delivered.full.is_none()), (5, true));
+        assert_eq!((delivered.offset, delivered.whole.is_none()), (5, true));
     }
 }
 
@@ -180,9 +180,9 @@ struct DeltaClient {
 impl DeltaClient {
     fn take(&mut self, is_json: bool, delivered: &Delivered) -> Vec<u8> {
         // The first one must be whole.
-        let slice = match &self.previous {
-            None => delivered.full.as_ref().unwrap_or(&delivered.slice),
-            Some(_) => &delivered.slice,
+        let slice = match (&self.previous, &delivered.whole) {
+            (None, Some(whole)) => whole.encode(delivered.offset),
+            _ => delivered.slice.clone(),
         };
         let (data, is_delta) = publication(is_json, slice.as_bytes());
         let payload = match (&self.previous, is_delta) {
@@ -297,14 +297,15 @@ fn a_delta_comes_only_when_it_is_wanted_and_known_to_be_smaller() {
     let old = format!("{{\"n\":1,\"text\":\"{}\"}}", "x".repeat(200));
     let new = old.replace('1', "2");
     let is_delta =
-        |got: &HashMap<u16, Delivered>| [0, 1, 2].map(|shard| got[&shard].full.is_some());
+        |got: &HashMap<u16, Delivered>| [0, 1, 2].map(|shard| got[&shard].whole.is_some());
 
     let (_, got) = listeners.publish(wanted(old.as_bytes(), true), None);
     assert_eq!(is_delta(&got), [false; 3], "there is nothing before it");
     let (_, got) = listeners.publish(wanted(new.as_bytes(), true), None);
     assert_eq!(is_delta(&got), [false, true, true]);
     assert!(got[&1].slice.len() < 100 && got[&2].slice.len() < 60);
-    let (data, _) = publication(true, got[&1].full.as_ref().expect("whole").as_bytes());
+    let whole = got[&1].whole.as_ref().expect("whole").encode(0);
+    let (data, _) = publication(true, whole.as_bytes());
     assert_eq!(data, new.as_bytes(), "also whole it is a string");
     let (_, got) = listeners.publish(wanted(old.as_bytes(), false), None);
     assert_eq!(is_delta(&got), [false; 3], "not asked for");
