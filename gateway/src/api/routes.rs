@@ -52,7 +52,7 @@ pub fn router(served: Served) -> Router {
 /// The key comes first: whoever does not have it learns nothing.
 async fn let_in(State(served): State<Served>, request: HttpRequest, next: Next) -> Response {
     if !served.access.allows(request.headers(), request.uri()) {
-        served.service.metrics.unauthorized.inc();
+        served.service.metrics.unauthorized.add(1);
         return StatusCode::UNAUTHORIZED.into_response();
     }
     let length = request.headers().get(header::CONTENT_LENGTH);
@@ -207,7 +207,7 @@ fn refuse(served: &Served, why: Refused) -> Response {
 
 /// The sender is told why, but for what it sent itself beyond a line.
 fn unreadable(served: &Served, why: &dyn std::fmt::Display) -> Response {
-    served.service.metrics.unreadable.inc();
+    served.service.metrics.unreadable.add(1);
     let mut said = why.to_string();
     said.truncate(said.floor_char_boundary(REASON_BYTES_MAX));
     // It quotes the body, which may be anything: not for the log.

@@ -1,35 +1,10 @@
-//! What the authority counts; plain atomics, read at each scrape.
+//! What the authority counts.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// A number that goes up, or up and down.
-#[derive(Debug, Default)]
-pub struct Count(AtomicU64);
-
-impl Count {
-    /// Its value.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
-    }
-
-    pub(crate) fn sub(&self, count: u64) {
-        self.0.fetch_sub(count, Ordering::Relaxed);
-    }
-
-    pub(crate) fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-}
+use crate::metrics::Count;
 
 /// What the authority counts.
 #[derive(Debug, Default)]
 pub struct AuthorityMetrics {
-    /// Questions that a shard could not hand over because too many waited (error 111).
-    pub questions_refused: Count,
     /// Questions being answered now.
     pub questions_in_flight: Count,
     /// Questions answered.

@@ -38,7 +38,7 @@ pub use answer::{
 pub use config::AuthorityConfig;
 use decide::refused;
 pub use door::{Answered, Asked, Door, Inbox, Wanted, door};
-pub use metrics::{AuthorityMetrics, Count};
+pub use metrics::AuthorityMetrics;
 pub(crate) use nested::Object;
 pub use nested::{Named, Switched};
 pub use question::{Headers, Notice, NoticeKind, Question, QuestionKind, Who};

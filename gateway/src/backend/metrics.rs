@@ -1,6 +1,6 @@
 //! What an endpoint counts.
 
-use crate::authority::Count;
+use crate::metrics::Count;
 
 /// What an endpoint counts.
 #[derive(Debug, Default)]

@@ -81,7 +81,7 @@ impl Link {
                     tracing::info!("the bus between nodes is connected");
                     let why = self.serve(connection, pushes).await;
                     self.metrics.up.set(0);
-                    self.metrics.lost.inc();
+                    self.metrics.lost.add(1);
                     // What others say now is said to nobody.
                     for unfinished in self.waiting.end_all() {
                         self.end(unfinished);
@@ -89,7 +89,7 @@ impl Link {
                     tracing::warn!(why, "the bus between nodes is lost");
                 }
                 Err(why) => {
-                    self.metrics.connect_failures.inc();
+                    self.metrics.connect_failures.add(1);
                     if attempts.is_power_of_two() {
                         tracing::warn!(why, attempts, "the bus between nodes cannot connect");
                     }
@@ -140,7 +140,7 @@ impl Link {
                 () = &mut over => return,
                 Some(ask) = self.asked.recv() => refuse(ask, &self.metrics),
                 // It has nowhere to go.
-                Some(_) = self.answers.1.recv() => self.metrics.dropped.inc(),
+                Some(_) = self.answers.1.recv() => self.metrics.dropped.add(1),
             }
         }
     }
@@ -191,7 +191,7 @@ impl Link {
         connection: &mut MultiplexedConnection,
         ask: Ask,
     ) -> Result<(), Broken> {
-        self.metrics.asked.inc();
+        self.metrics.asked.add(1);
         let id = fastrand::u64(..);
         let channel = match &ask.to {
             Recipient::Everybody => self.control.clone(),
@@ -210,7 +210,7 @@ impl Link {
         if let Some(reply) = ask.reply {
             // First: the answer may be here before `publish` returns.
             if self.waiting.len() >= ASKED_MAX {
-                self.metrics.dropped.inc();
+                self.metrics.dropped.add(1);
                 let _ = reply.send(Gathered {
                     answers: Vec::new(),
                     missing: ask.expected,
@@ -236,7 +236,7 @@ impl Link {
         document: Document,
     ) -> Result<(), Broken> {
         let Some(bytes) = document.encode() else {
-            self.metrics.dropped.inc();
+            self.metrics.dropped.add(1);
             tracing::error!("a message to another node is too long and was dropped");
             return Ok(());
         };
@@ -266,11 +266,11 @@ impl Link {
                 match self.waiting.answered(id, &from, report) {
                     Ok(Some(done)) => self.end(done),
                     Ok(None) => {}
-                    Err(_) => self.metrics.late.inc(),
+                    Err(_) => self.metrics.late.add(1),
                 }
             }
             Err(why) => {
-                self.metrics.refused.inc();
+                self.metrics.refused.add(1);
                 tracing::debug!(%why, "a message between nodes is refused");
             }
         }
@@ -280,10 +280,10 @@ impl Link {
     /// Carries out what another node asks, beside everything else.
     fn perform(&self, id: u64, to: String, within: Duration, operation: Operation) {
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            self.metrics.dropped.inc();
+            self.metrics.dropped.add(1);
             return;
         };
-        self.metrics.performed.inc();
+        self.metrics.performed.add(1);
         let local = Arc::clone(&self.local);
         let answers = self.answers.0.clone();
         let metrics = Arc::clone(&self.metrics);
@@ -300,14 +300,14 @@ impl Link {
                 report,
             };
             if answers.try_send((to, answer)).is_err() {
-                metrics.dropped.inc();
+                metrics.dropped.add(1);
             }
         });
     }
 
     fn end(&self, (reply, gathered): (oneshot::Sender<Gathered>, Gathered)) {
         for _ in &gathered.missing {
-            self.metrics.unanswered.inc();
+            self.metrics.unanswered.add(1);
         }
         // Whoever asked may not wait any more.
         let _ = reply.send(gathered);
@@ -328,7 +328,7 @@ async fn connect(
         .set_response_timeout(Some(config.io_timeout))
         .set_push_sender(move |push| match sender.try_send(push) {
             Err(mpsc::error::TrySendError::Full(_)) => {
-                counted.dropped.inc();
+                counted.dropped.add(1);
                 Ok(())
             }
             Ok(()) => Ok(()),
@@ -358,7 +358,7 @@ async fn answered(connection: &mut MultiplexedConnection, command: &Cmd) -> Resu
 
 fn refuse(ask: Ask, metrics: &BusMetrics) {
     for _ in &ask.expected {
-        metrics.unanswered.inc();
+        metrics.unanswered.add(1);
     }
     if let Some(reply) = ask.reply {
         let _ = reply.send(Gathered {
@@ -366,7 +366,7 @@ fn refuse(ask: Ask, metrics: &BusMetrics) {
             missing: ask.expected,
         });
     } else {
-        metrics.dropped.inc();
+        metrics.dropped.add(1);
     }
 }
 

@@ -38,7 +38,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use document::{DOCUMENT_BYTES_MAX, Document, Refused};
 pub use local::LocalNode;
-pub use metrics::{BusCollector, BusMetrics, Count};
+pub use metrics::BusMetrics;
 
 use self::link::Link;
 use self::operation::{Found, Operation, Report};
@@ -210,7 +210,7 @@ impl Bus {
             reply: Some(reply),
         };
         if others.asks.try_send(ask).is_err() {
-            self.metrics.dropped.inc();
+            self.metrics.dropped.add(1);
             return nobody;
         }
         // The task answers in time; this is for when it has ended, or Redis has just fallen silent.
@@ -228,7 +228,7 @@ impl Bus {
     pub fn commands(&self, node: &str, session: &str, data: Vec<u8>) -> Result<(), NoSuchNode> {
         if node == self.local.id {
             if !self.local.commands(session, data) {
-                self.metrics.dropped.inc();
+                self.metrics.dropped.add(1);
             }
             return Ok(());
         }
@@ -246,7 +246,7 @@ impl Bus {
             reply: None,
         };
         if others.asks.try_send(ask).is_err() {
-            self.metrics.dropped.inc();
+            self.metrics.dropped.add(1);
         }
         Ok(())
     }

@@ -47,7 +47,7 @@ use flux_runtime::mailbox::Waker;
 
 pub use handle::EngineHandle;
 pub use memory::MemoryEngine;
-pub use metrics::{EngineMetrics, Number};
+pub use metrics::EngineMetrics;
 
 use self::history::{HistoryOptions, HistoryPage, HistoryQuery, Recovery, RecoveryRequest};
 use crate::protocol::{ClientId, ClientInfo, ErrorCode};

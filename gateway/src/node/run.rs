@@ -9,11 +9,11 @@ use flux_runtime::control::{self, Admin, Signal, Signals};
 use prometheus_client::registry::Registry as Metrics;
 use tokio::sync::oneshot;
 
-use crate::api::metrics::ApiCollector;
-use crate::bus::BusCollector;
 use crate::drain::{Drain, Orders, Phase};
 use crate::membership::{self, Fenced, Identity, Membership};
-use crate::metrics::{AuthorityCollector, EngineCollector, ShardMetrics};
+use crate::metrics::{
+    ApiCollector, AuthorityCollector, BusCollector, EngineCollector, ShardMetrics,
+};
 use crate::shard::Order;
 
 use super::Node;
