@@ -1,9 +1,11 @@
 //! Operations on this node: its shards are asked, and what they say is put together.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::operation::{Found, NodeReport, Operation, Report, known_position};
+use crate::engine::EngineMetrics;
 use crate::shard::call::{Call, Calls, EmulatedSession, ShardChannels, ShardInfo};
 
 /// Most bytes of channel names in one report: it has to fit into a document.
@@ -15,14 +17,25 @@ pub struct LocalNode {
     /// Its id.
     pub id: String,
     calls: Calls,
+    engines: Vec<Arc<EngineMetrics>>,
     started: Instant,
 }
 
 impl LocalNode {
-    /// The node with these shards.
+    /// The node with these shards, and these parts of its engine.
     #[must_use]
-    pub fn new(id: String, calls: Calls, started: Instant) -> Self {
-        Self { id, calls, started }
+    pub fn new(
+        id: String,
+        calls: Calls,
+        engines: Vec<Arc<EngineMetrics>>,
+        started: Instant,
+    ) -> Self {
+        Self {
+            id,
+            calls,
+            engines,
+            started,
+        }
     }
 
     /// Carries an operation out, and reports after `patience` at the latest.
@@ -123,12 +136,11 @@ impl LocalNode {
     }
 
     async fn info(&self, patience: Duration) -> Report {
-        let (info, users, (channels, is_cut)) = tokio::join!(
+        let (info, users) = tokio::join!(
             self.calls.all(patience, |reply| Call::Info { reply }),
             self.calls.all(patience, |reply| Call::Users { reply }),
-            self.channel_names("", patience),
         );
-        // A user with clients on several shards is one user, as a channel is one channel.
+        // A user with clients on several shards is one user.
         let mut names: Vec<Box<str>> = users.answers.into_iter().flatten().collect();
         names.sort_unstable();
         names.dedup();
@@ -138,13 +150,13 @@ impl LocalNode {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             clients: sum(|shard| shard.clients),
             users: names.len() as u64,
-            channels: channels.len() as u64,
+            channels: EngineMetrics::channels_of(&self.engines),
             subscriptions: sum(|shard| shard.subscriptions),
             uptime_s: self.started.elapsed().as_secs(),
         };
         Report {
             found: Found::Node(node),
-            is_partial: is_cut || info.missing + users.missing > 0,
+            is_partial: info.missing + users.missing > 0,
         }
     }
 

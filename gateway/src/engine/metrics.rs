@@ -1,5 +1,7 @@
 //! What an engine counts.
 
+use std::sync::Arc;
+
 use crate::metrics::Count;
 
 /// What an engine counts. Those that only Redis has stay 0 in the memory engine.
@@ -95,4 +97,12 @@ pub struct EngineMetrics {
     pub redis_recent_bytes: Count,
     /// Time of the last probe through Redis and back, in microseconds.
     pub redis_probe_us: Count,
+}
+
+impl EngineMetrics {
+    /// Channels with listeners on the node whose engine has these parts: each once, however many
+    /// shards listen, and in however many variants.
+    pub fn channels_of(parts: &[Arc<Self>]) -> u64 {
+        parts.iter().map(|part| part.channels.get()).sum()
+    }
 }

@@ -27,7 +27,7 @@ const GAUGES: [PerShard; 4] = [
     ),
     (
         "flux_channels",
-        "Channels with subscribers on the shard",
+        "Channels with subscribers on the shard, once for each form that they are wanted in",
         |c| &c.channels,
     ),
     ("flux_subscriptions", "Subscriptions", |c| &c.subscriptions),

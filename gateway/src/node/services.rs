@@ -86,7 +86,8 @@ type BusTask = (oneshot::Sender<()>, JoinHandle<()>);
 fn bus(node: &Node) -> io::Result<(Bus, Option<BusTask>)> {
     let config = &node.config;
     let calls = node.shared.control.calls.clone();
-    let local = LocalNode::new(config.id.clone(), calls, Instant::now());
+    let engines = node.engine_metrics.clone();
+    let local = LocalNode::new(config.id.clone(), calls, engines, Instant::now());
     let deployment = config.redis_deployment().map_err(io::Error::other)?;
     let (Some(deployment), Some(registry)) = (deployment, &node.registry) else {
         return Ok((Bus::alone(local), None));

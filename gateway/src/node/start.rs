@@ -158,13 +158,6 @@ impl Node {
             counters: counters.clone(),
             control,
         });
-        let status = Arc::new(NodeStatus::new(
-            &config,
-            counters,
-            connections_max,
-            Instant::now(),
-        ));
-
         let (engines, redis, engine_handle) = match deployment {
             None => {
                 let (engines, handle) = Engine::memory(&wakers);
@@ -184,6 +177,13 @@ impl Node {
                 .map(|engine| Arc::clone(engine.metrics()))
                 .collect(),
         };
+        let status = Arc::new(NodeStatus::new(
+            &config,
+            counters,
+            engine_metrics.clone(),
+            connections_max,
+            Instant::now(),
+        ));
         let mut shards = Vec::with_capacity(shard_count);
         let ShardsEnd {
             orders,

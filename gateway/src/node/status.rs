@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::config::Config;
 use crate::drain::{Phase, Progress, ShardLoad};
+use crate::engine::EngineMetrics;
 use crate::membership;
 use crate::shard::{Counter, Counters};
 
@@ -18,6 +19,7 @@ pub(super) const SHARD_SILENT_MAX: Duration = Duration::from_secs(1);
 pub struct NodeStatus {
     id: String,
     counters: Vec<Arc<Counters>>,
+    engines: Vec<Arc<EngineMetrics>>,
     connections_max: u64,
     drain_seconds: u64,
     started: Instant,
@@ -42,12 +44,14 @@ impl NodeStatus {
     pub fn new(
         config: &Config,
         counters: Vec<Arc<Counters>>,
+        engines: Vec<Arc<EngineMetrics>>,
         connections_max: u64,
         now: Instant,
     ) -> Self {
         Self {
             id: config.id.clone(),
             counters,
+            engines,
             connections_max,
             drain_seconds: config.drain_seconds,
             started: now,
@@ -113,6 +117,11 @@ impl NodeStatus {
             .sum()
     }
 
+    /// Channels with subscribers, each once.
+    pub fn channels(&self) -> u64 {
+        EngineMetrics::channels_of(&self.engines)
+    }
+
     /// Connections of each shard, as the drain wants them.
     pub fn loads(&self) -> Vec<ShardLoad> {
         self.counters
@@ -139,7 +148,7 @@ impl NodeStatus {
                 .iter()
                 .map(|counters| counters.connections.get())
                 .collect(),
-            channels: self.sum(|counters| &counters.channels),
+            channels: self.channels(),
             messages_total: self.messages_total(),
         }
     }
@@ -167,7 +176,7 @@ impl NodeStatus {
             "uptime_s": now.saturating_duration_since(self.started).as_secs(),
             "connections": self.sum(|counters| &counters.connections),
             "clients": self.sum(|counters| &counters.clients),
-            "channels": self.sum(|counters| &counters.channels),
+            "channels": self.channels(),
             "subscriptions": self.sum(|counters| &counters.subscriptions),
             "messages_per_s": self.messages_per_second(now),
             "shards": shards,

@@ -188,7 +188,6 @@ impl Shard {
         ShardInfo {
             clients: self.core.counters.clients.get() as usize,
             users: self.core.users.len(),
-            channels: stats.channels as usize,
             subscriptions: stats.subscriptions as usize,
         }
     }

@@ -123,8 +123,6 @@ pub struct ShardInfo {
     pub clients: usize,
     /// Users with an id that have at least one client here.
     pub users: usize,
-    /// Channels with subscribers here.
-    pub channels: usize,
     /// Subscriptions.
     pub subscriptions: usize,
 }

@@ -1,10 +1,10 @@
 //! Every method: asked of one node, done where the client is.
 
 use flux_redis_fixtures::Server;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::client::{Client, End};
-use crate::gateway::{Gateway, until};
+use crate::gateway::{Gateway, request, until};
 use crate::support::{SECRET, call, connected, error, plan, push, result, subscribed, token};
 
 /// A node, or two that a Redis joins: where the backend asks, and where the clients are.
@@ -237,6 +237,31 @@ fn who_is_present_is_known_on_every_node() {
             (stats["num_clients"] == 0).then_some(())
         });
     });
+}
+
+#[test]
+fn a_channel_counts_once_on_however_many_shards_it_has_subscribers() {
+    let node = plan("counts", &json!({ "shards": 2 })).start();
+    // The kernel spreads them over the shards: all on one has a chance of 1 in 2^15.
+    let mut clients: Vec<_> = (0..16).map(|_| subscribed(&node, "cats")).collect();
+    clients.push(subscribed(&node, "dogs"));
+    let info = result(&node, "info", &json!({}));
+    assert_eq!(info["nodes"][0]["num_channels"], 2, "{info}");
+    assert_eq!(info["nodes"][0]["num_subs"], 17, "{info}");
+    let (status, _, body) = request(
+        node.admin,
+        "GET /api/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    );
+    let shown: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!((status, &shown["channels"]), (200, &json!(2)), "{shown}");
+    let on_shards: u64 = (0..2)
+        .map(|shard| {
+            shown["shards"][shard]["channels"]
+                .as_u64()
+                .expect("a count")
+        })
+        .sum();
+    assert_eq!(on_shards, 3, "{shown}");
 }
 
 #[test]

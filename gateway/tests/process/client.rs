@@ -1,6 +1,8 @@
-//! A client that speaks JSON over tungstenite, one blocking step at a time.
+//! A client that speaks JSON over tungstenite, one blocking step at a time. A step fails when it has
+//! taken longer than [`PATIENCE`], whatever else came meanwhile.
 
 use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
@@ -80,11 +82,12 @@ impl Client {
 
     /// Sends a command and waits for its reply; pushes that come before it are kept.
     pub(crate) fn ask(&mut self, command: &Value) -> Value {
+        let deadline = Instant::now() + PATIENCE;
         let id = self.tell(command);
         let mut pushes = std::collections::VecDeque::new();
         loop {
             let line = self
-                .line()
+                .line_by(deadline)
                 .unwrap_or_else(|end| panic!("{end:?} instead of a reply to {command}"));
             if line["id"] == json!(id) {
                 pushes.append(&mut self.waiting);
@@ -103,6 +106,10 @@ impl Client {
 
     /// The next reply or push; pings are answered.
     pub(crate) fn line(&mut self) -> Result<Value, End> {
+        self.line_by(Instant::now() + PATIENCE)
+    }
+
+    fn line_by(&mut self, deadline: Instant) -> Result<Value, End> {
         loop {
             if let Some(line) = self.waiting.pop_front() {
                 if line != json!({}) {
@@ -111,7 +118,7 @@ impl Client {
                 self.send(Message::text("{}"));
                 continue;
             }
-            match self.message()? {
+            match self.message_by(deadline)? {
                 Message::Text(text) => {
                     self.waiting.extend(
                         text.lines()
@@ -125,8 +132,9 @@ impl Client {
 
     /// The data of the next publication.
     pub(crate) fn publication(&mut self) -> Result<Value, End> {
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            let mut line = self.line()?;
+            let mut line = self.line_by(deadline)?;
             if line["push"].get("pub").is_some() {
                 return Ok(line["push"]["pub"]["data"].take());
             }
@@ -135,6 +143,17 @@ impl Client {
 
     /// The next message, or how the connection ended; a close frame is answered.
     pub(crate) fn message(&mut self) -> Result<Message, End> {
+        self.message_by(Instant::now() + PATIENCE)
+    }
+
+    fn message_by(&mut self, deadline: Instant) -> Result<Message, End> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        assert!(
+            !left.is_zero(),
+            "not what was waited for within {PATIENCE:?}"
+        );
+        let stream = self.socket.get_ref();
+        stream.set_read_timeout(Some(left)).expect("a socket");
         match self.socket.read() {
             Ok(Message::Close(frame)) => {
                 let _ = self.socket.flush();
@@ -158,8 +177,9 @@ impl Client {
 
     /// Reads on to the end.
     pub(crate) fn end(&mut self) -> End {
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Err(end) = self.message() {
+            if let Err(end) = self.message_by(deadline) {
                 return end;
             }
         }
