@@ -48,6 +48,9 @@ pub struct RefreshGrant {
     pub expires_in: Option<Duration>,
     /// New `conn_info` or `chan_info`; none: as before.
     pub info: Option<Vec<u8>>,
+    /// The server-side subscriptions that the connection's new token names; none: it was no such
+    /// token that renewed.
+    pub channels: Option<Vec<String>>,
 }
 
 /// The client may subscribe.

@@ -63,10 +63,12 @@ impl Decider {
             QuestionKind::Refresh { token } => {
                 let grant = self.connections.connect(token, now).await;
                 Answer::Refresh(refreshed(grant.map(|grant| {
-                    (grant.user == who.user).then_some(RefreshGrant {
+                    let channels = grant.subs.into_iter().map(|(channel, _)| channel);
+                    (grant.user == who.user).then(|| RefreshGrant {
                         expired: false,
                         expires_in: grant.expires_in,
                         info: Some(grant.info),
+                        channels: Some(channels.collect()),
                     })
                 })))
             }
@@ -89,6 +91,7 @@ impl Decider {
                         expired: false,
                         expires_in: token.grant.expires_in,
                         info: Some(token.grant.info.clone()),
+                        channels: None,
                     })
                 })))
             }
@@ -149,9 +152,8 @@ impl Decider {
             }
             // Nobody waits for the answer to whom an error could be told.
             Err(Trouble::Means(Refusal::Error(_)) | Trouble::Failed(_)) => Ok(RefreshGrant {
-                expired: false,
                 expires_in: Some(REFRESH_AGAIN_IN),
-                info: None,
+                ..RefreshGrant::default()
             }),
         }
     }

@@ -59,6 +59,11 @@ pub struct ClientConfig {
     pub channel_position_check_delay: Duration,
     /// Client connections at most on this node; 0: as `connections_max` says.
     pub connection_limit: u64,
+    /// Connections that one user may have on this node; 0: any number. Further ones are closed with
+    /// 3504.
+    pub user_connection_limit: u64,
+    /// Connections that may come to this node in a second; 0: any number. Further ones get 503.
+    pub connection_rate_limit: u64,
     /// A channel of its own for each user.
     pub subscribe_to_user_personal_channel: PersonalChannel,
 }
@@ -120,6 +125,8 @@ impl Default for ClientConfig {
             recovery_max_publication_limit: 300,
             channel_position_check_delay: Duration::from_secs(40),
             connection_limit: 0,
+            user_connection_limit: 0,
+            connection_rate_limit: 0,
             subscribe_to_user_personal_channel: PersonalChannel::default(),
         }
     }

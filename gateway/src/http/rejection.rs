@@ -48,6 +48,8 @@ pub enum Rejection {
     Draining,
     /// The node holds as many connections as it may.
     ConnectionLimit,
+    /// More connections came within a second than may.
+    ConnectionRate,
     /// A body longer than this path takes.
     BodyTooLarge,
     /// A body whose length or chunks are malformed, or that says its length twice.
@@ -70,7 +72,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// Every rejection, for metrics that start at zero.
-    pub const ALL: [Rejection; 30] = [
+    pub const ALL: [Rejection; 31] = [
         Rejection::RequestLine,
         Rejection::Field,
         Rejection::LineEnding,
@@ -92,6 +94,7 @@ impl Rejection {
         Rejection::Origin,
         Rejection::Draining,
         Rejection::ConnectionLimit,
+        Rejection::ConnectionRate,
         Rejection::BodyTooLarge,
         Rejection::BodyFraming,
         Rejection::BodyTimeout,
@@ -127,7 +130,10 @@ impl Rejection {
             Rejection::Body | Rejection::BodyTooLarge => 413,
             Rejection::UpgradeMissing | Rejection::WebSocketVersion => 426,
             Rejection::HeadTooLarge | Rejection::TooManyFields => 431,
-            Rejection::Draining | Rejection::ConnectionLimit | Rejection::Busy => 503,
+            Rejection::Draining
+            | Rejection::ConnectionLimit
+            | Rejection::ConnectionRate
+            | Rejection::Busy => 503,
             Rejection::HttpVersion => 505,
         }
     }
@@ -156,6 +162,7 @@ impl Rejection {
             Rejection::Origin => "origin",
             Rejection::Draining => "draining",
             Rejection::ConnectionLimit => "connection_limit",
+            Rejection::ConnectionRate => "connection_rate",
             Rejection::BodyTooLarge => "body_too_large",
             Rejection::BodyFraming => "body_framing",
             Rejection::BodyTimeout => "body_timeout",
@@ -196,6 +203,9 @@ impl Rejection {
             Rejection::ConnectionLimit => {
                 "This node holds as many connections as it may: connect again later."
             }
+            Rejection::ConnectionRate => {
+                "More connections came within a second than may: connect again later."
+            }
             Rejection::BodyTooLarge => "The request body is larger than allowed.",
             Rejection::BodyFraming => "The length of the body is malformed, or its chunks are.",
             Rejection::BodyTimeout => "The request body did not arrive within 10 seconds.",
@@ -226,7 +236,10 @@ impl Rejection {
             Rejection::UpgradeMissing | Rejection::WebSocketVersion => {
                 "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
             }
-            Rejection::Draining | Rejection::ConnectionLimit | Rejection::Busy => {
+            Rejection::Draining
+            | Rejection::ConnectionLimit
+            | Rejection::ConnectionRate
+            | Rejection::Busy => {
                 "Retry-After: 1\r\n"
             }
             _ => "",

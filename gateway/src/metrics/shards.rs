@@ -33,7 +33,7 @@ const GAUGES: [PerShard; 4] = [
     ("flux_subscriptions", "Subscriptions", |c| &c.subscriptions),
 ];
 
-const COUNTERS: [PerShard; 24] = [
+const COUNTERS: [PerShard; 25] = [
     ("flux_accepted", "Connections accepted", |c| &c.accepted),
     (
         "flux_accept_failures",
@@ -77,6 +77,11 @@ const COUNTERS: [PerShard; 24] = [
         "flux_questions_refused",
         "Questions of sessions that found no room at the authority's door",
         |c| &c.questions_refused,
+    ),
+    (
+        "flux_user_limit_refusals",
+        "Clients turned away because their user had as many connections as it may",
+        |c| &c.user_limit_refusals,
     ),
     (
         "flux_messages_dropped",

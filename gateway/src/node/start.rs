@@ -21,7 +21,10 @@ use crate::limits::API_BODY_BYTES_MAX;
 use crate::pubsub::{PacingConfig, SubscriptionsConfig};
 use crate::session::{PersonalChannel, RpcRules, SessionConfig};
 use crate::shard::plain::PlainRequests;
-use crate::shard::{self, Counters, Directory, Order, Shard, ShardParts, ShardsEnd, Shared};
+use crate::shard::{
+    self, ConnectionRate, Counters, Directory, Order, Shard, ShardParts, ShardsEnd, Shared,
+    UserLimit,
+};
 use crate::websocket::Limits;
 
 use super::NodeStatus;
@@ -150,7 +153,13 @@ impl Node {
         let shared = Arc::new(Shared {
             policy,
             limits: Limits::for_messages_of(config.websocket.message_size_limit),
+            unidirectional_limits: Limits::for_messages_of(config.uni_websocket.message_size_limit),
             connections_max,
+            connection_rate: ConnectionRate::new(
+                config.client.connection_rate_limit,
+                Instant::now(),
+            ),
+            user_limit: UserLimit::new(config.client.user_connection_limit).map(Arc::new),
             trusted_proxies: config.trusted_proxies.clone(),
             readiness: readiness.clone(),
             is_draining: AtomicBool::new(false),

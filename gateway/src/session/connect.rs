@@ -8,6 +8,7 @@ use super::commands::Denied;
 use super::particulars::Asking;
 use super::publish::json_line;
 use super::subscribe::{Confirmed, Wants, seconds};
+use super::subscriptions::Source;
 use super::{Effect, Phase, Session};
 use crate::authority::{ConnectGrant, NoticeKind, QuestionKind, Refusal};
 use crate::protocol::command::ConnectRequest;
@@ -117,7 +118,23 @@ impl Session {
             {
                 Some(Disconnect::PERMISSION_DENIED.into())
             }
-            Ok(grant) => self.admit(id, grant, since, now, out, effect).err(),
+            Ok(grant) => {
+                let channels: Vec<String> = match has_token {
+                    true => grant
+                        .subs
+                        .iter()
+                        .map(|(channel, _)| channel.clone())
+                        .collect(),
+                    false => Vec::new(),
+                };
+                let denied = self.admit(id, grant, since, now, out, effect).err();
+                for channel in channels {
+                    if let Some(subscription) = self.subscriptions.get_mut(&channel) {
+                        subscription.source = Source::Token;
+                    }
+                }
+                denied
+            }
         };
         if let Some(denied) = denied {
             self.deny(id, denied, out, effect);

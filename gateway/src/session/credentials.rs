@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::commands::Denied;
 use super::particulars::Asking;
 use super::subscribe::seconds;
-use super::subscriptions::Subscription;
+use super::subscriptions::{Source, Subscription};
 use super::{Effect, Session};
 use crate::authority::{Question, QuestionKind, RefreshGrant, Refusal};
 use crate::protocol::command::{RefreshRequest, SubRefreshRequest};
@@ -60,7 +60,7 @@ impl Session {
             if details.backend_renews {
                 may_ask.then_some((at, channel, Due::Renewal))
             } else {
-                let due = if subscription.is_server_side {
+                let due = if subscription.is_server_side() {
                     Due::Close
                 } else {
                     Due::Unsubscribe
@@ -196,7 +196,7 @@ impl Session {
         let is_server_side = self
             .subscriptions
             .get(channel)
-            .is_some_and(|subscription| subscription.is_server_side);
+            .is_some_and(|subscription| subscription.is_server_side());
         if is_server_side {
             self.disconnect(Disconnect::SUBSCRIPTION_EXPIRED, effect);
         } else {
@@ -284,6 +284,12 @@ impl Session {
         if grant.expired {
             return self.disconnect(Disconnect::EXPIRED, effect);
         }
+        if let Some(channels) = &grant.channels
+            && self.is_subscribed_otherwise(channels)
+        {
+            // By connecting anew it gets what the new token says.
+            return self.disconnect(Disconnect::INSUFFICIENT_STATE, effect);
+        }
         self.renew_connection(grant, now, effect);
         let expires_at = self.more.as_ref().and_then(|more| more.expires_at);
         let reply = Reply::Refresh {
@@ -292,6 +298,19 @@ impl Session {
             ttl_seconds: expires_at.map(|at| seconds(at.saturating_duration_since(now))),
         };
         self.reply(out, id, &reply);
+    }
+
+    /// Whether the client is not subscribed to one of the channels that its token names now, or is to
+    /// one because an earlier token named it.
+    fn is_subscribed_otherwise(&self, channels: &[String]) -> bool {
+        let is_missing = |channel: &String| !self.subscriptions.contains(channel);
+        let is_left_over = |subscription: &Subscription| {
+            subscription.source == Source::Token
+                && !channels
+                    .iter()
+                    .any(|channel| **channel == *subscription.channel)
+        };
+        channels.iter().any(is_missing) || self.subscriptions.iter().any(is_left_over)
     }
 
     pub(super) fn sub_refresh(

@@ -64,7 +64,7 @@ use crate::pubsub::Wire;
 use particulars::Particulars;
 use subscriptions::Subscriptions;
 
-/// One client's session. Small, since most connections are idle: about 80 bytes, and 32 bytes and
+/// One client's session. Small, since most connections are idle: 80 bytes, and 32 bytes and
 /// the name of the channel for each subscription; credentials and what else only some have come on
 /// top.
 #[derive(Debug)]
@@ -81,6 +81,9 @@ pub struct Session {
     phase: Phase,
     wire: Wire,
 }
+
+// Idle connections are most of a node's memory: what only some have belongs into `Particulars`.
+const _: () = assert!(size_of::<Session>() <= 80);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {

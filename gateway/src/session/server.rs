@@ -60,9 +60,9 @@ impl Session {
             return self.disconnect(Disconnect::EXPIRED, effect);
         }
         let grant = RefreshGrant {
-            expired,
             expires_in,
             info,
+            ..RefreshGrant::default()
         };
         self.renew_connection(grant, now, effect);
         if self.client_renews() {

@@ -7,7 +7,7 @@ use super::commands::{Denied, channel_options};
 use super::lookup::{Altered, altered, presented};
 use super::particulars::Asking;
 use super::rules::Gate;
-use super::subscriptions::{Details, Granted, Subscription};
+use super::subscriptions::{Details, Granted, Source, Subscription};
 use super::{DataFormat, DeltaType, Effect, Session, Subscribed};
 use crate::authority::{NoticeKind, QuestionKind, SubscribeGrant};
 use crate::engine::history::{Recovery, RecoveryMode, RecoveryRequest};
@@ -291,7 +291,10 @@ impl Session {
             is_live: false,
             announces,
             is_present: presence.unwrap_or(options.presence),
-            is_server_side: id == 0,
+            source: match id {
+                0 => Source::Server,
+                _ => Source::Client,
+            },
         });
         self.reschedule();
         effect(Effect::Subscribe {
@@ -426,10 +429,11 @@ fn confirmed(
         recovery: subscribed.recovery.cloned(),
         altered: Altered::new(),
     };
+    let is_server_side = subscription.is_server_side();
     if let Some(details) = &mut subscription.details {
         confirmed.granted = details.granted;
         confirmed.data = std::mem::take(&mut details.data);
-        if !details.backend_renews && !subscription.is_server_side {
+        if !details.backend_renews && !is_server_side {
             confirmed.expires_at = details.expires_at;
         }
     }

@@ -26,8 +26,17 @@ pub(super) struct Subscription {
     pub(super) announces: bool,
     /// Whether the client is present in the channel while it is subscribed.
     pub(super) is_present: bool,
-    /// Whether the server subscribed the client.
-    pub(super) is_server_side: bool,
+    pub(super) source: Source,
+}
+
+/// Whose doing a subscription is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Client,
+    /// The backend's or the server API's, or the user's personal channel.
+    Server,
+    /// The connection's token named it.
+    Token,
 }
 
 // The memory of an idle connection counts: see `Session`.
@@ -74,6 +83,11 @@ impl Details {
 }
 
 impl Subscription {
+    /// Whether the server subscribed the client.
+    pub(super) fn is_server_side(&self) -> bool {
+        self.source != Source::Client
+    }
+
     /// What others are told about the client in this channel.
     pub(super) fn chan_info(&self) -> &[u8] {
         self.details
@@ -180,7 +194,7 @@ impl Subscriptions {
                 "a channel stands here twice"
             );
             debug_assert!(
-                subscription.is_server_side == (subscription.id == 0),
+                subscription.is_server_side() == (subscription.id == 0),
                 "the id tells who subscribed"
             );
         }

@@ -54,7 +54,7 @@ impl Session {
         self.answer_pending(&subscription, out);
         self.end(&subscription, unsubscribe.code, effect);
         // A client that the server had begun to subscribe knows nothing of it.
-        if subscription.is_live || !subscription.is_server_side {
+        if subscription.is_live || !subscription.is_server_side() {
             let push = Push::Unsubscribe {
                 channel,
                 unsubscribe,
@@ -72,7 +72,7 @@ impl Session {
             return;
         };
         let id = subscription.id;
-        if subscription.is_server_side {
+        if subscription.is_server_side() {
             self.disconnect(Disconnect::INSUFFICIENT_STATE, effect);
         } else if subscription.is_live {
             self.unsubscribe(channel, Unsubscribe::INSUFFICIENT_STATE, out, effect);
@@ -90,7 +90,7 @@ impl Session {
     /// A subscribe that still waits succeeds and ends in one: nothing was published in between, and
     /// the client may subscribe again without waiting for the engine.
     fn answer_pending(&self, subscription: &Subscription, out: &mut Vec<u8>) {
-        if !subscription.is_live && !subscription.is_server_side {
+        if !subscription.is_live && !subscription.is_server_side() {
             let reply = Reply::Subscribe(SubscribeResult::default());
             self.reply(out, subscription.id, &reply);
         }

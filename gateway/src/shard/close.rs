@@ -170,10 +170,10 @@ impl Shard {
         key: Key,
         bytes: &mut [u8],
     ) {
-        let limits = self.core.shared.limits;
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
+        let limits = self.core.shared.limits_of(connection.wire);
         let Phase::Closing(closing) = &mut connection.phase else {
             return;
         };

@@ -78,6 +78,7 @@ impl Core {
         engine: Engine,
         wheel: TimerWheel<Key>,
     ) -> Self {
+        let users = Users::new(shared.user_limit.clone());
         Self {
             index,
             shared,
@@ -88,7 +89,7 @@ impl Core {
             wheel,
             spares: Spares::default(),
             disconnected: None,
-            users: Users::default(),
+            users,
             questions_out: 0,
             immediate: VecDeque::new(),
             replies: Vec::new(),
@@ -231,7 +232,13 @@ impl Core {
             }
             Effect::Ask(question) => self.ask(at, question),
             Effect::Notify(notice) => self.shared.control.authority.tell(notice),
-            Effect::Connected { user } => self.users.insert(user, slot(at.key)),
+            Effect::Connected { user } => {
+                let is_in = self.users.insert(user, slot(at.key));
+                debug_assert!(
+                    is_in,
+                    "the authority's answer has passed `within_user_limit`"
+                );
+            }
             Effect::Message { .. } => self.counters.messages_dropped.add(1),
             Effect::Close(disconnect) => {
                 self.disconnected = Some(Disconnected {

@@ -110,6 +110,8 @@ pub struct Counters {
     pub publish_failures: Counter,
     /// Questions that found no room at the authority's door.
     pub questions_refused: Counter,
+    /// Clients turned away because their user had as many connections as it may.
+    pub user_limit_refusals: Counter,
     /// Messages to the backend, which nobody takes.
     pub messages_dropped: Counter,
     /// Sends given to the kernel.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use flux_runtime::ring::{Key, NetRing};
 
-use crate::authority::Answered;
+use crate::authority::{Answer, Answered};
 use crate::engine::history::Recovery;
 use crate::engine::{Asker, Event};
 use crate::limits::EVENTS_A_TURN_MAX;
@@ -14,7 +14,7 @@ use crate::pubsub::{Appended, ChannelKey, Slot, StreamPosition};
 use crate::session::{Effect, Session, Subscribed};
 
 use super::Shard;
-use super::connection::slot;
+use super::connection::{Phase, slot};
 use super::core::{At, Core};
 use super::links::QUESTIONS_MAX;
 
@@ -95,10 +95,26 @@ impl Shard {
                 break;
             };
             self.core.questions_out = self.core.questions_out.saturating_sub(1);
+            let answer = self.within_user_limit(Key(connection), answer);
             self.step(ring, Key(connection), now, |session, replies, core, at| {
                 session.on_answer(answer, now, replies, &mut |effect| core.effect(at, effect));
             });
         }
+    }
+
+    /// A client that has proved to be a user who has as many connections on the node as it may is
+    /// turned away.
+    fn within_user_limit(&mut self, key: Key, answer: Answer) -> Answer {
+        let Answer::Connect(Ok(grant)) = &answer else {
+            return answer;
+        };
+        let connection = self.connections.get_mut(key);
+        let is_here = connection.is_some_and(|one| matches!(one.phase, Phase::Session(_)));
+        if !is_here || self.core.users.insert(&grant.user, slot(key)) {
+            return answer;
+        }
+        self.core.counters.user_limit_refusals.add(1);
+        Answer::Connect(Err(Disconnect::CONNECTION_LIMIT.into()))
     }
 
     fn on_published(

@@ -89,7 +89,7 @@ impl Shard {
             if let Progress::Complete { request, head_len } =
                 head.scan.advance(&bytes[begin..], policy)
             {
-                outcome = decide(request, &self.core.shared, out);
+                outcome = decide(request, &self.core.shared, now, out);
                 end = begin + head_len;
             }
         }
@@ -159,11 +159,17 @@ impl Shard {
 }
 
 /// What a request amounts to; an answer that is known at once goes into `out`.
-fn decide(request: Request<'_>, shared: &Shared, out: &mut Vec<u8>) -> Outcome {
-    let is_draining = shared.is_draining.load(Ordering::Relaxed);
+fn decide(request: Request<'_>, shared: &Shared, now: Instant, out: &mut Vec<u8>) -> Outcome {
+    if let Some(rejection) = turned_away(&request, shared, now) {
+        let cors = match request {
+            Request::Stream(stream) => stream.cors,
+            Request::Post(post) => post.cors,
+            _ => Cors::default(),
+        };
+        return Outcome::Refuse(rejection, cors);
+    }
     match request {
         Request::Rejected(rejection) => Outcome::Refuse(rejection, Cors::default()),
-        Request::Upgrade(_) if is_draining => Outcome::Refuse(Rejection::Draining, Cors::default()),
         Request::Upgrade(upgrade) => {
             upgrade.answer_into(out);
             let wire = |unidirectional| Wire {
@@ -187,16 +193,12 @@ fn decide(request: Request<'_>, shared: &Shared, out: &mut Vec<u8>) -> Outcome {
             };
             Outcome::Upgrade(opening, upgrade.headers)
         }
-        Request::Stream(stream) if is_draining => Outcome::Refuse(Rejection::Draining, stream.cors),
         Request::Stream(stream) => Outcome::Stream {
             wire: stream.wire,
             connect: stream.connect.unwrap_or_default().into_owned().into(),
             cors: stream.cors,
             headers: stream.headers,
         },
-        Request::Post(post) if is_draining && matches!(post.purpose, Purpose::Stream(_)) => {
-            Outcome::Refuse(Rejection::Draining, post.cors)
-        }
         Request::Post(post) => Outcome::Post(post),
         Request::Preflight(preflight) => {
             preflight.answer_into(out);
@@ -206,6 +208,23 @@ fn decide(request: Request<'_>, shared: &Shared, out: &mut Vec<u8>) -> Outcome {
             answer_page(plain, shared, out);
             Outcome::Answered
         }
+    }
+}
+
+/// Why a request that would make a client of the connection cannot do so now; none: it can, or it is
+/// another request.
+fn turned_away(request: &Request<'_>, shared: &Shared, now: Instant) -> Option<Rejection> {
+    let opens_client = match request {
+        Request::Upgrade(_) | Request::Stream(_) => true,
+        Request::Post(post) => matches!(post.purpose, Purpose::Stream(_)),
+        Request::Rejected(_) | Request::Preflight(_) | Request::Plain(_) => false,
+    };
+    let is_draining = shared.is_draining.load(Ordering::Relaxed);
+    let rate = shared.connection_rate.as_ref();
+    match opens_client {
+        true if is_draining => Some(Rejection::Draining),
+        true if rate.is_some_and(|rate| !rate.admits(now)) => Some(Rejection::ConnectionRate),
+        _ => None,
     }
 }
 

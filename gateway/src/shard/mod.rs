@@ -4,6 +4,7 @@
 //! |---|---|
 //! | listening sockets, one a shard on one address | `listener` |
 //! | a new connection | `accept` |
+//! | how many connections a second, and of one user | `admission` |
 //! | PROXY header, request head, upgrade or answer | `handshake` |
 //! | request bodies: streams, emulation, requests for the control plane | `request` |
 //! | a connection becomes a client | `open` |
@@ -26,6 +27,7 @@
 
 mod accept;
 mod actions;
+mod admission;
 mod buffers;
 pub mod call;
 mod close;
@@ -61,10 +63,11 @@ use ipnet::IpNet;
 use crate::authority::Answered;
 use crate::engine::Engine;
 use crate::http::Policy;
-use crate::pubsub::{Due, Pacer, PacingConfig, Subscriptions, SubscriptionsConfig};
+use crate::pubsub::{Due, Pacer, PacingConfig, Subscriptions, SubscriptionsConfig, Wire};
 use crate::session::SessionConfig;
 use crate::websocket::Limits;
 
+pub use admission::{ConnectionRate, UserLimit};
 pub use counters::{Counter, Counters, Ended};
 pub use directory::{Client, Directory};
 pub use links::{ControlPlane, QUESTIONS_MAX, ShardLinks, ShardsEnd, links};
@@ -94,8 +97,14 @@ pub struct Shared {
     pub policy: Policy,
     /// What a client may send in a message.
     pub limits: Limits,
+    /// What a client that only listens may send in its one message.
+    pub unidirectional_limits: Limits,
     /// Connections at most on the node.
     pub connections_max: u64,
+    /// How many may come in a second; none: as many as want to.
+    pub connection_rate: Option<ConnectionRate>,
+    /// How many a user may have; none: as many as it likes.
+    pub user_limit: Option<Arc<UserLimit>>,
     /// Peers whose PROXY header is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// What `/ready` says.
@@ -108,6 +117,16 @@ pub struct Shared {
     pub counters: Vec<Arc<Counters>>,
     /// The way to the control plane and to one another.
     pub control: ControlPlane,
+}
+
+impl Shared {
+    /// What a client of this kind may send in a message.
+    fn limits_of(&self, wire: Wire) -> Limits {
+        match wire.unidirectional {
+            false => self.limits,
+            true => self.unidirectional_limits,
+        }
+    }
 }
 
 /// What one shard is made from.

@@ -70,7 +70,7 @@ impl Shard {
         if out.capacity() == 0 {
             *out = core.spares.take();
         }
-        let limits = core.shared.limits;
+        let limits = core.shared.limits_of(*wire);
         let mut messages = 0;
         let mut close_frame = None;
         let outcome = match phase {

@@ -1,12 +1,15 @@
-//! Which connections a user has on this shard, for the server API.
+//! Which connections a user has on this shard: for the server API, and for the bound on how many a
+//! user may have on the node.
 //!
 //! Only users with an id are here. A connection costs 8 bytes, a user its name and a list.
 //!
 //! Invariants
 //! - `users[seats[s].user - 1].slots[seats[s].place] == s` for each slot `s` that is taken.
 //! - A user is here exactly while it has a connection.
+//! - Each connection here has been taken from the limit, and is given back when it goes.
 
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -15,6 +18,8 @@ use smallvec::SmallVec;
 
 use crate::pubsub::Slot;
 
+use super::admission::UserLimit;
+
 #[derive(Default)]
 pub(super) struct Users {
     hasher: RandomState,
@@ -22,6 +27,8 @@ pub(super) struct Users {
     users: Slab<User>,
     /// By slot; as long as the highest slot that ever had a user.
     seats: Vec<Seat>,
+    /// Over all shards; none: a user may have as many as it likes.
+    limit: Option<Arc<UserLimit>>,
 }
 
 struct User {
@@ -38,16 +45,31 @@ struct Seat {
 }
 
 impl Users {
+    /// Nobody yet.
+    pub(super) fn new(limit: Option<Arc<UserLimit>>) -> Self {
+        let mut users = Self::default();
+        users.limit = limit;
+        users
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.users.len()
     }
 
-    /// The connection in `slot` is the user's; an empty name is nobody's.
-    pub(super) fn insert(&mut self, name: &str, slot: Slot) {
+    /// The connection in `slot` is the user's; an empty name is nobody's. False where the user has
+    /// as many on the node as it may: then it is nobody's.
+    #[must_use]
+    pub(super) fn insert(&mut self, name: &str, slot: Slot) -> bool {
+        if self.is_at(name, slot) {
+            return true;
+        }
         self.remove(slot);
         if name.is_empty() {
-            return;
+            return true;
+        }
+        if self.limit.as_ref().is_some_and(|limit| !limit.take(name)) {
+            return false;
         }
         let user = self.find(name).unwrap_or_else(|| self.add(name));
         let slots = &mut self.users[user].slots;
@@ -62,6 +84,13 @@ impl Users {
             place,
         };
         self.check_invariants();
+        true
+    }
+
+    fn is_at(&self, name: &str, slot: Slot) -> bool {
+        let seat = self.seats.get(slot as usize);
+        let user = seat.and_then(|seat| (seat.user as usize).checked_sub(1));
+        user.is_some_and(|user| *self.users[user].name == *name)
     }
 
     /// The connection in `slot` is nobody's any more.
@@ -73,6 +102,9 @@ impl Users {
         let Some(key) = (user as usize).checked_sub(1) else {
             return;
         };
+        if let Some(limit) = &self.limit {
+            limit.give_back(&self.users[key].name);
+        }
         let slots = &mut self.users[key].slots;
         slots.swap_remove(place as usize);
         if let Some(moved) = slots.get(place as usize) {
@@ -134,6 +166,19 @@ impl Users {
     }
 }
 
+impl Drop for Users {
+    /// However the shard ends, also by a panic: what its connections have taken is given back.
+    fn drop(&mut self) {
+        if let Some(limit) = &self.limit {
+            for (_, user) in &self.users {
+                for _ in &user.slots {
+                    limit.give_back(&user.name);
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
@@ -145,15 +190,18 @@ mod tests {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
         let mut rng = fastrand::Rng::with_seed(seed);
-        let mut users = Users::default();
+        let limit = Arc::new(UserLimit::new(15).expect("a bound"));
+        let mut users = Users::new(Some(Arc::clone(&limit)));
         let mut model: BTreeMap<Slot, String> = BTreeMap::new();
         for _ in 0..5_000 {
             let slot = rng.u32(..40);
             if rng.bool() {
                 let name = ["", "a", "b", "c"][rng.usize(..4)];
-                users.insert(name, slot);
+                let is_in = users.insert(name, slot);
                 model.remove(&slot);
-                if !name.is_empty() {
+                let has = model.values().filter(|user| *user == name).count();
+                assert_eq!(is_in, name.is_empty() || has < 15, "{name} has {has}");
+                if is_in && !name.is_empty() {
                     model.insert(slot, name.to_owned());
                 }
             } else {
@@ -173,9 +221,10 @@ mod tests {
             assert_eq!(users.names().collect::<BTreeSet<_>>(), names);
             assert_eq!(users.len(), names.len());
         }
-        for slot in 0..40 {
-            users.remove(slot);
-        }
-        assert_eq!((users.len(), users.by_name.len()), (0, 0));
+        drop(users);
+        assert_eq!(
+            format!("{limit:?}"),
+            format!("{:?}", UserLimit::new(15).expect("a bound"))
+        );
     }
 }

@@ -342,9 +342,8 @@ fn credentials_hold_a_minute_longer_while_the_backend_cannot_say() {
             token: String::new(),
         };
         let a_minute = Answer::Refresh(Ok(RefreshGrant {
-            expired: false,
             expires_in: Some(Duration::from_secs(60)),
-            info: None,
+            ..RefreshGrant::default()
         }));
         let failures = [
             Does::Answer(500, String::new()),

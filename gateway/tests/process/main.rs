@@ -15,6 +15,7 @@ mod doors;
 mod ends;
 mod gateway;
 mod hostile;
+mod limits;
 mod order;
 mod pressure;
 mod slow;

@@ -325,3 +325,42 @@ fn new_info_is_seen_by_those_who_ask_who_is_present() {
     client.answers(Answer::SubRefresh(Ok(info)));
     assert_eq!(client.effects(), [Seen::Enter("a".to_owned())]);
 }
+
+#[test]
+fn a_new_token_that_names_other_channels_makes_the_client_connect_anew() {
+    let channels = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+    for (named, is_other) in [
+        (channels(&["a"]), false),
+        (None, false),
+        // The client has subscribed to it by itself.
+        (channels(&["a", "b"]), false),
+        (channels(&["a", "c"]), true),
+        (channels(&[]), true),
+        (channels(&["b"]), true),
+    ] {
+        let mut client = Client::new(open_config());
+        client.sends(r#"{"id":1,"connect":{"token":"t"}}"#);
+        client.answers(Answer::Connect(Ok(ConnectGrant {
+            subs: vec![sub("a")],
+            ..user("42")
+        })));
+        client.subscribed("a", 0, Ok(()));
+        client.sends(r#"{"id":2,"subscribe":{"channel":"b"}}"#);
+        client.subscribed("b", 2, Ok(()));
+        client.sends(REFRESH);
+        client.effects();
+        let grant = RefreshGrant {
+            channels: named.clone(),
+            ..renewed(600)
+        };
+        let reply = client.answers(Answer::Refresh(Ok(grant)));
+        if is_other {
+            let end = closed(3010, "insufficient state");
+            assert_eq!(client.effects().last(), Some(&end), "{named:?}");
+            assert_eq!(reply, "", "{named:?}");
+        } else {
+            assert_eq!(client.effects(), [], "{named:?}");
+            assert!(reply.contains(r#""ttl":600"#), "{named:?}: {reply}");
+        }
+    }
+}

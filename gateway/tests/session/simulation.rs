@@ -423,6 +423,7 @@ fn answer(question: &QuestionKind, random: &mut Rng) -> Answer {
         expired: random.u32(..30) == 0,
         expires_in,
         info: random.bool().then(|| b"2".to_vec()),
+        channels: None,
     };
     fn or<T>(refusal: Option<Refusal>, grant: T) -> Result<T, Refusal> {
         refusal.map_or(Ok(grant), Err)

@@ -201,9 +201,9 @@ pub(crate) fn refresh(answer: &[u8], now: SystemTime) -> Decided<RefreshGrant> {
     Ok(Ok(match expires_in(result.expire_at, now) {
         Err(Expired) => expired,
         Ok(expires_in) => RefreshGrant {
-            expired: false,
             expires_in,
             info,
+            ..RefreshGrant::default()
         },
     }))
 }

@@ -186,16 +186,6 @@ pub(super) const TABLE: &[Foreign] = &[
     ),
     ("client.channel_position_max_time_lag", Off, POSITIONS),
     (
-        "client.user_connection_limit",
-        Off,
-        "limit a user's connections in the connect proxy",
-    ),
-    (
-        "client.connection_rate_limit",
-        Off,
-        "limit the rate of connections at the load balancer",
-    ),
-    (
         "client.connect_include_server_time",
         Off,
         "send the time as data of the connect proxy or in the token's info",
