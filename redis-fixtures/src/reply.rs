@@ -47,9 +47,6 @@ impl Reply {
 
 /// Sends `commands` one after the other and gives the reply to the last.
 pub(crate) fn ask(port: u16, commands: &[&[&str]]) -> std::io::Result<Reply> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let mut request = Vec::new();
     for command in commands {
         write!(request, "*{}\r\n", command.len())?;
@@ -57,11 +54,23 @@ pub(crate) fn ask(port: u16, commands: &[&[&str]]) -> std::io::Result<Reply> {
             write!(request, "${}\r\n{part}\r\n", part.len())?;
         }
     }
-    stream.write_all(&request)?;
-    let mut replies = BufReader::new(stream);
+    last_reply(port, &request, commands.len())
+}
+
+/// Sends one line in the form for people ("inline command") and gives the reply.
+pub(crate) fn ask_line(port: u16, line: &str) -> std::io::Result<Reply> {
+    last_reply(port, format!("{line}\r\n").as_bytes(), 1)
+}
+
+fn last_reply(port: u16, request: &[u8], replies: usize) -> std::io::Result<Reply> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(request)?;
+    let mut from = BufReader::new(stream);
     let mut last = Reply::Nil;
-    for _ in commands {
-        last = read(&mut replies)?;
+    for _ in 0..replies {
+        last = read(&mut from)?;
     }
     Ok(last)
 }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::reply::{Reply, ask};
+use crate::reply::{Reply, ask, ask_line};
 use crate::{PATIENCE, wait_until};
 
 /// What is run.
@@ -105,6 +105,11 @@ impl Server {
         self.port
     }
 
+    /// Its directory, in which relative paths of its configuration begin.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Its URL, without credentials.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
@@ -143,6 +148,23 @@ impl Server {
         if let Reply::Error(error) = self.ask(command) {
             panic!("port {}: {command:?}: {error}", self.port);
         }
+    }
+
+    /// What it answers to one line as a person types it, quotes and escapes included; it is up.
+    pub fn command(&self, line: &str) -> Reply {
+        match ask_line(self.port, line) {
+            Ok(reply) => reply,
+            Err(error) => panic!("port {}: {line:?}: {error}", self.port),
+        }
+    }
+
+    /// How many connections are subscribed to a channel.
+    pub fn subscribers(&self, channel: &str) -> u64 {
+        let counted = self.ask(&["PUBSUB", "NUMSUB", channel]);
+        let count = counted.list().get(1).and_then(Reply::int);
+        count
+            .and_then(|count| u64::try_from(count).ok())
+            .expect("a count")
     }
 
     /// A field of INFO; empty where there is none, also while it is away.

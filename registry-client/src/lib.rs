@@ -27,7 +27,7 @@ mod task;
 
 pub use crate::redis::{
     ClientCertificate, ClusterLocator, ClusterSlots, Endpoint, RedisDeployment, RedisLogin,
-    RedisSettings, RedisTls, SLOTS, SentinelDeployment, SentinelLocator, client_at, install_crypto,
+    RedisSettings, RedisTls, SLOTS, SentinelDeployment, SentinelLocator, client_at,
     local_ip_towards, redis_client, slot_of, tls_without_authorities,
 };
 pub use error::{ConfigError, RegistryError};

@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{RedisServer, address, fresh, lease, registered, snapshot};
+use common::{address, config, fresh, lease, raw, registered, snapshot};
+use flux_redis_fixtures::Server;
 use flux_registry::{NodeRecord, NodeState, RecordError, Registry, limits};
 
 const FAR: u64 = 9_000_000_000_000;
@@ -16,10 +17,10 @@ async fn put(raw: &mut redis::aio::MultiplexedConnection, id: &[u8], json: &[u8]
 
 #[tokio::test]
 async fn bad_records_are_refused_one_by_one() {
-    let Some(server) = RedisServer::start(&[]) else {
+    let Some(server) = Server::start() else {
         return;
     };
-    let registry = Registry::connect(server.config()).expect("configuration");
+    let registry = Registry::connect(config(&server.url())).expect("configuration");
     let mut watch = registry.watch();
     let mut leases = [lease(&registry, 1), lease(&registry, 2)];
     for lease in &mut leases {
@@ -27,7 +28,7 @@ async fn bad_records_are_refused_one_by_one() {
     }
     snapshot(&mut watch, |s| fresh(s).len() == 2 && s.rejected == 0).await;
 
-    let mut raw = server.raw().await;
+    let mut raw = raw(&server.url()).await;
     let far = FAR as f64;
     put(&mut raw, b"garbage", b"\xff\x00not json", far).await;
     put(&mut raw, b"future", br#"{"v":7,"id":"future"}"#, far).await;
@@ -81,14 +82,14 @@ async fn bad_records_are_refused_one_by_one() {
 
 #[tokio::test]
 async fn garbage_under_a_nodes_own_id_is_written_over() {
-    let Some(server) = RedisServer::start(&[]) else {
+    let Some(server) = Server::start() else {
         return;
     };
-    let registry = Registry::connect(server.config()).expect("configuration");
+    let registry = Registry::connect(config(&server.url())).expect("configuration");
     let mut watch = registry.watch();
     let mut own = lease(&registry, 1);
     let generation = registered(&mut own).await;
-    let mut raw = server.raw().await;
+    let mut raw = raw(&server.url()).await;
     let bad: [&[u8]; 6] = [
         b"garbage",
         &vec![b'x'; 1 << 20],
@@ -111,10 +112,10 @@ async fn garbage_under_a_nodes_own_id_is_written_over() {
 
 #[tokio::test]
 async fn ten_thousand_records_cost_the_nodes_nothing() {
-    let Some(server) = RedisServer::start(&[]) else {
+    let Some(server) = Server::start() else {
         return;
     };
-    let mut config = server.config();
+    let mut config = config(&server.url());
     // Reading them takes its time on a busy machine.
     config.timeout = std::time::Duration::from_secs(10);
     let registry = Registry::connect(config).expect("configuration");
@@ -137,7 +138,7 @@ async fn ten_thousand_records_cost_the_nodes_nothing() {
         flood.zadd("gateway:deadlines", &record.id, FAR).ignore();
     }
     let _: () = flood
-        .query_async(&mut server.raw().await)
+        .query_async(&mut raw(&server.url()).await)
         .await
         .expect("written");
     let seen = snapshot(&mut watch, |s| s.rejected > 0).await;
@@ -149,17 +150,17 @@ async fn ten_thousand_records_cost_the_nodes_nothing() {
 
 #[tokio::test]
 async fn keys_of_another_type_are_an_error_that_is_told() {
-    let Some(server) = RedisServer::start(&[]) else {
+    let Some(server) = Server::start() else {
         return;
     };
-    let mut raw = server.raw().await;
+    let mut raw = raw(&server.url()).await;
     let _: () = redis::cmd("SET")
         .arg("gateway:nodes")
         .arg("x")
         .query_async(&mut raw)
         .await
         .expect("SET");
-    let registry = Registry::connect(server.config()).expect("configuration");
+    let registry = Registry::connect(config(&server.url())).expect("configuration");
     let mut watch = registry.watch();
     let seen = snapshot(&mut watch, |s| s.error.is_some()).await;
     assert!(
@@ -179,10 +180,10 @@ async fn keys_of_another_type_are_an_error_that_is_told() {
 
 #[tokio::test]
 async fn what_expired_long_ago_is_taken_out_by_who_writes_next() {
-    let Some(server) = RedisServer::start(&[]) else {
+    let Some(server) = Server::start() else {
         return;
     };
-    let mut raw = server.raw().await;
+    let mut raw = raw(&server.url()).await;
     let (now, _): (u64, u64) = redis::cmd("TIME")
         .query_async(&mut raw)
         .await
@@ -197,7 +198,7 @@ async fn what_expired_long_ago_is_taken_out_by_who_writes_next() {
     };
     put(&mut raw, b"old", &json("old"), ago(700)).await;
     put(&mut raw, b"recent", &json("recent"), ago(300)).await;
-    let registry = Registry::connect(server.config()).expect("configuration");
+    let registry = Registry::connect(config(&server.url())).expect("configuration");
     let mut own = lease(&registry, 1);
     registered(&mut own).await;
     let mut watch = registry.watch();

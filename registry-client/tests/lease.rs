@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{HEARTBEAT, RedisServer, TTL, event, fresh, lease, record, registered, snapshot};
+use common::{HEARTBEAT, TTL, config, event, fresh, lease, raw, record, registered, snapshot};
+use flux_redis_fixtures::Server;
 use flux_registry::{LeaseEvent, NodeRecord, NodeState, Registry, RegistryState, run_lease};
 use redis::AsyncCommands;
 
 #[tokio::test]
 async fn a_node_registers_renews_and_expires() {
-    let Some(server) = RedisServer::start(&[]) else {
+    let Some(server) = Server::start() else {
         return;
     };
-    let registry = Registry::connect(server.config()).expect("configuration");
+    let registry = Registry::connect(config(&server.url())).expect("configuration");
     let mut watch = registry.watch();
     let mut own = lease(&registry, 1);
     let generation = registered(&mut own).await;
@@ -47,10 +48,10 @@ async fn a_node_registers_renews_and_expires() {
 
 #[tokio::test]
 async fn the_later_of_two_processes_with_one_id_fences_the_older() {
-    let Some(server) = RedisServer::start(&[]) else {
+    let Some(server) = Server::start() else {
         return;
     };
-    let registry = Registry::connect(server.config()).expect("configuration");
+    let registry = Registry::connect(config(&server.url())).expect("configuration");
     let mut older = lease(&registry, 1);
     let old = registered(&mut older).await;
     let mut newer = lease(&registry, 1);
@@ -75,16 +76,16 @@ async fn the_later_of_two_processes_with_one_id_fences_the_older() {
 
 #[tokio::test]
 async fn an_older_process_that_comes_back_after_flushall_gives_way_again() {
-    let Some(server) = RedisServer::start(&[]) else {
+    let Some(server) = Server::start() else {
         return;
     };
-    let registry = Registry::connect(server.config()).expect("configuration");
+    let registry = Registry::connect(config(&server.url())).expect("configuration");
     let mut older = lease(&registry, 1);
     registered(&mut older).await;
     let mut newer = lease(&registry, 1);
     let new = registered(&mut newer).await;
     let _: () = redis::cmd("FLUSHALL")
-        .query_async(&mut server.raw().await)
+        .query_async(&mut raw(&server.url()).await)
         .await
         .expect("FLUSHALL");
     event(
@@ -103,10 +104,10 @@ async fn an_older_process_that_comes_back_after_flushall_gives_way_again() {
 
 #[tokio::test]
 async fn flushall_heals_within_one_beat_and_moves_nobody() {
-    let Some(server) = RedisServer::start(&[]) else {
+    let Some(server) = Server::start() else {
         return;
     };
-    let registry = Registry::connect(server.config()).expect("configuration");
+    let registry = Registry::connect(config(&server.url())).expect("configuration");
     let mut leases = [
         lease(&registry, 1),
         lease(&registry, 2),
@@ -118,11 +119,11 @@ async fn flushall_heals_within_one_beat_and_moves_nobody() {
     let mut watch = registry.watch();
     let before = snapshot(&mut watch, |s| fresh(s).len() == 3).await;
     let _: () = redis::cmd("FLUSHALL")
-        .query_async(&mut server.raw().await)
+        .query_async(&mut raw(&server.url()).await)
         .await
         .expect("FLUSHALL");
     let since = Instant::now();
-    let mut raw = server.raw().await;
+    let mut raw = raw(&server.url()).await;
     // Readers never see a node go, and the registry is whole again after one beat.
     loop {
         assert_eq!(
@@ -164,14 +165,14 @@ async fn flushall_heals_within_one_beat_and_moves_nobody() {
 
 #[tokio::test]
 async fn draining_is_known_at_once_and_leaving_leaves_word_of_how() {
-    let Some(server) = RedisServer::start(&[]) else {
+    let Some(server) = Server::start() else {
         return;
     };
     let slow = flux_registry::RegistryConfig {
         heartbeat: Duration::from_secs(5),
         ttl: Duration::from_secs(15),
         poll: Duration::from_secs(20),
-        ..server.config()
+        ..config(&server.url())
     };
     let registry = Registry::connect(slow).expect("configuration");
     let draining = Arc::new(AtomicBool::new(false));
@@ -210,7 +211,7 @@ async fn draining_is_known_at_once_and_leaving_leaves_word_of_how() {
     assert!(since.elapsed() < Duration::from_secs(8));
     assert_eq!(gone.doubt, None, "who says goodbye has not vanished");
     // Also for readers that start later.
-    let late = Registry::connect(server.config()).expect("configuration");
+    let late = Registry::connect(config(&server.url())).expect("configuration");
     let late = snapshot(&mut late.watch(), |s| s.state == RegistryState::Ok).await;
     let left = &late.departed["gateway-1"];
     assert_eq!(
@@ -227,10 +228,10 @@ async fn draining_is_known_at_once_and_leaving_leaves_word_of_how() {
 
 #[tokio::test]
 async fn only_the_holder_may_leave() {
-    let Some(server) = RedisServer::start(&[]) else {
+    let Some(server) = Server::start() else {
         return;
     };
-    let registry = Registry::connect(server.config()).expect("configuration");
+    let registry = Registry::connect(config(&server.url())).expect("configuration");
     let mut own = lease(&registry, 1);
     registered(&mut own).await;
     // Somebody else takes the id and the older one leaves before it has heard of that.
@@ -246,15 +247,15 @@ async fn only_the_holder_may_leave() {
 
 #[tokio::test]
 async fn generations_rise_although_the_registry_was_lost_or_its_clock_stepped_back() {
-    let Some(server) = RedisServer::start(&[]) else {
+    let Some(server) = Server::start() else {
         return;
     };
-    let registry = Registry::connect(server.config()).expect("configuration");
+    let registry = Registry::connect(config(&server.url())).expect("configuration");
     // As if written by a server whose clock was an hour ahead.
     let mut ahead = record(1);
     ahead.generation = 4_102_444_800_000;
     ahead.nonce = "before".into();
-    let mut raw = server.raw().await;
+    let mut raw = raw(&server.url()).await;
     let json = serde_json::to_string(&ahead).expect("json");
     let _: () = raw
         .hset("gateway:nodes", "gateway-1", json)
@@ -267,15 +268,15 @@ async fn generations_rise_although_the_registry_was_lost_or_its_clock_stepped_ba
 #[tokio::test]
 async fn people_can_read_the_registry() {
     for prefix in ["gateway", "{gateway}"] {
-        let Some(server) = RedisServer::start(&[]) else {
+        let Some(server) = Server::start() else {
             return;
         };
         let config = flux_registry::RegistryConfig {
             prefix: prefix.into(),
-            ..server.config()
+            ..config(&server.url())
         };
         let registry = Registry::connect(config).expect("configuration");
-        let mut raw = server.raw().await;
+        let mut raw = raw(&server.url()).await;
         let client = redis::Client::open(server.url()).expect("url");
         let mut events = client.get_async_pubsub().await.expect("connection");
         events
@@ -326,10 +327,10 @@ async fn people_can_read_the_registry() {
 
 #[tokio::test]
 async fn a_record_that_cannot_be_made_is_a_missed_heartbeat_and_heals() {
-    let Some(server) = RedisServer::start(&[]) else {
+    let Some(server) = Server::start() else {
         return;
     };
-    let registry = Registry::connect(server.config()).expect("configuration");
+    let registry = Registry::connect(config(&server.url())).expect("configuration");
     let known = Arc::new(AtomicBool::new(false));
     let ready = known.clone();
     let mut own = run_lease(&registry, move |beat| {

@@ -8,9 +8,10 @@
 
 mod common;
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use common::{RedisServer, config, fresh, lease, raw, registered, snapshot};
+use common::{config, fresh, lease, raw, registered, snapshot};
+use flux_redis_fixtures::{Certificates, Program, Server};
 use flux_registry::{RedisDeployment, RedisLogin, Registry, RegistryConfig, RegistryState};
 
 async fn works(config: RegistryConfig) {
@@ -41,31 +42,31 @@ fn login(config: &mut RegistryConfig) -> &mut RedisLogin {
 
 #[tokio::test]
 async fn a_password_in_the_url_or_beside_it() {
-    let Some(server) = RedisServer::start(&["--requirepass", "s3cret"]) else {
+    let Some(server) = Server::start_with(Program::Redis, &["--requirepass", "s3cret"]) else {
         return;
     };
     works(config(&format!(
         "redis://:s3cret@127.0.0.1:{}",
-        server.port
+        server.port()
     )))
     .await;
-    let mut beside = server.config();
+    let mut beside = config(&server.url());
     login(&mut beside).password = Some("s3cret".into());
     works(beside).await;
-    is_refused(server.config()).await;
+    is_refused(config(&server.url())).await;
     is_refused(config(&format!(
         "redis://:s3cret-not@127.0.0.1:{}",
-        server.port
+        server.port()
     )))
     .await;
 }
 
 #[tokio::test]
 async fn a_password_that_is_set_later_degrades_and_heals() {
-    let Some(server) = RedisServer::start(&[]) else {
+    let Some(server) = Server::start() else {
         return;
     };
-    let mut config = server.config();
+    let mut config = config(&server.url());
     login(&mut config).password = Some("s3cret".into());
     let registry = Registry::connect(config).expect("configuration");
     let mut watch = registry.watch();
@@ -74,7 +75,7 @@ async fn a_password_that_is_set_later_degrades_and_heals() {
         command.arg("SET").arg("requirepass").arg(value);
         command
     };
-    let mut admin = server.raw().await;
+    let mut admin = raw(&server.url()).await;
     let _: () = set("another")
         .query_async(&mut admin)
         .await
@@ -99,30 +100,30 @@ async fn a_user_that_may_only_what_the_registry_needs() {
         .into_iter()
         .chain(rule.split_whitespace())
         .collect();
-    let Some(server) = RedisServer::start(&user) else {
+    let Some(server) = Server::start_with(Program::Redis, &user) else {
         return;
     };
     works(config(&format!(
         "redis://flux:s3cret@127.0.0.1:{}",
-        server.port
+        server.port()
     )))
     .await;
-    let mut beside = server.config();
+    let mut beside = config(&server.url());
     login(&mut beside).username = Some("flux".into());
     login(&mut beside).password = Some("s3cret".into());
     works(beside).await;
-    let mut foreign = config(&format!("redis://flux:s3cret@127.0.0.1:{}", server.port));
+    let mut foreign = config(&format!("redis://flux:s3cret@127.0.0.1:{}", server.port()));
     foreign.prefix = "other".into();
     is_refused(foreign).await;
 }
 
 #[tokio::test]
 async fn a_database() {
-    let Some(server) = RedisServer::start(&[]) else {
+    let Some(server) = Server::start() else {
         return;
     };
     works(config(&format!("{}/5", server.url()))).await;
-    let mut beside = server.config();
+    let mut beside = config(&server.url());
     login(&mut beside).database = Some(6);
     works(beside).await;
     for (database, wanted) in [(0, 0), (5, 1), (6, 1)] {
@@ -138,36 +139,36 @@ async fn a_database() {
 
 #[tokio::test]
 async fn a_name_instead_of_an_address() {
-    let Some(server) = RedisServer::start(&[]) else {
+    let Some(server) = Server::start() else {
         return;
     };
-    works(config(&format!("redis://localhost:{}", server.port))).await;
+    works(config(&format!("redis://localhost:{}", server.port()))).await;
     is_refused(config(&format!(
         "redis://no-such-host.invalid:{}",
-        server.port
+        server.port()
     )))
     .await;
 }
 
 #[tokio::test]
 async fn a_unix_socket() {
-    let Some(server) = RedisServer::start(&["--unixsocket", "redis.sock"]) else {
+    let Some(server) = Server::start_with(Program::Redis, &["--unixsocket", "redis.sock"]) else {
         return;
     };
-    let path = server.dir.path().join("redis.sock");
+    let path = server.directory().join("redis.sock");
     works(config(&format!("redis+unix://{}", path.display()))).await;
 }
 
 #[tokio::test]
 async fn tls_with_an_authority_of_ones_own() {
-    let Some(certificates) = certificates() else {
+    let Some(certificates) = Certificates::make() else {
         return;
     };
-    let path = |name: &str| certificates.path().join(name).display().to_string();
+    let path = |name: &str| certificates.path(name).display().to_string();
     let (ca, certificate, key) = (path("ca.pem"), path("server.pem"), path("server.key"));
     let args = [
         "--tls-port",
-        "$PORT",
+        "$OTHER",
         "--tls-cert-file",
         &certificate,
         "--tls-key-file",
@@ -184,56 +185,26 @@ async fn tls_with_an_authority_of_ones_own() {
         println!("SKIPPED: this redis-server was built without TLS");
         return;
     }
-    let Some(server) = RedisServer::start(&args) else {
+    let Some(server) = Server::start_with(Program::Redis, &args) else {
         return;
     };
+    let port = server.argument("--tls-port").expect("it speaks TLS");
     for host in ["127.0.0.1", "localhost"] {
-        let mut trusted = config(&format!("rediss://{host}:{}", server.port));
-        login(&mut trusted).ca_pem = Some(std::fs::read(&ca).expect("the authority"));
+        let mut trusted = config(&format!("rediss://{host}:{}", port));
+        login(&mut trusted).ca_pem = Some(certificates.pem("ca.pem"));
         works(trusted).await;
         // The public authorities have not signed it.
-        is_refused(config(&format!("rediss://{host}:{}", server.port))).await;
+        is_refused(config(&format!("rediss://{host}:{}", port))).await;
     }
-    is_refused(config(&format!("redis://127.0.0.1:{}", server.port))).await;
+    is_refused(config(&format!("redis://127.0.0.1:{}", port))).await;
     let insecure = RegistryConfig {
-        deployment: RedisDeployment::single(format!(
-            "rediss://127.0.0.1:{}/#insecure",
-            server.port
-        )),
+        deployment: RedisDeployment::single(format!("rediss://127.0.0.1:{}/#insecure", port)),
         ..RegistryConfig::default()
     };
     assert!(
         Registry::connect(insecure).is_err(),
         "there is no way around checking"
     );
-}
-
-/// An authority, and a certificate of it for this machine.
-fn certificates() -> Option<tempfile::TempDir> {
-    let dir = tempfile::tempdir().expect("temporary directory");
-    std::fs::write(
-        dir.path().join("san.cnf"),
-        "subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n",
-    )
-    .expect("written");
-    let steps = [
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test-ca -keyout ca.key -out ca.pem",
-        "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost -keyout server.key -out server.csr",
-        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san.cnf -out server.pem",
-    ];
-    for step in steps {
-        let done = Command::new("openssl")
-            .args(step.split_whitespace())
-            .current_dir(dir.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        if !done.is_ok_and(|status| status.success()) {
-            println!("SKIPPED: openssl makes no certificates here");
-            return None;
-        }
-    }
-    Some(dir)
 }
 
 #[test]

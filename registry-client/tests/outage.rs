@@ -4,7 +4,8 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{RedisServer, TTL, event, fresh, lease, registered, snapshot};
+use common::{TTL, config, event, fresh, lease, raw, registered, snapshot};
+use flux_redis_fixtures::Server;
 use flux_registry::{Doubt, LeaseEvent, Registry, RegistryState};
 
 fn routable(snapshot: &flux_registry::Snapshot) -> usize {
@@ -17,28 +18,28 @@ fn routable(snapshot: &flux_registry::Snapshot) -> usize {
 
 #[tokio::test]
 async fn nodes_and_readers_start_without_redis_and_find_it() {
-    let Some(mut server) = RedisServer::start(&[]) else {
+    let Some(mut server) = Server::start() else {
         return;
     };
-    server.stop();
-    let registry = Registry::connect(server.config()).expect("Redis may be away");
+    server.kill();
+    let registry = Registry::connect(config(&server.url())).expect("Redis may be away");
     let mut watch = registry.watch();
     let mut own = lease(&registry, 1);
     let away = event(&mut own, |_| true).await;
     assert!(matches!(away, LeaseEvent::Unreachable { .. }), "{away:?}");
     let seen = snapshot(&mut watch, |s| s.error.is_some()).await;
     assert_eq!(seen.state, RegistryState::Unreachable);
-    assert!(server.run());
+    server.restart();
     registered(&mut own).await;
     snapshot(&mut watch, |s| fresh(s) == ["gateway-1"]).await;
 }
 
 #[tokio::test]
 async fn a_restart_of_redis_that_loses_everything_heals() {
-    let Some(mut server) = RedisServer::start(&[]) else {
+    let Some(mut server) = Server::start() else {
         return;
     };
-    let registry = Registry::connect(server.config()).expect("configuration");
+    let registry = Registry::connect(config(&server.url())).expect("configuration");
     let mut watch = registry.watch();
     let mut leases = [
         lease(&registry, 1),
@@ -50,7 +51,7 @@ async fn a_restart_of_redis_that_loses_everything_heals() {
         generations.push(registered(lease).await);
     }
     snapshot(&mut watch, |s| fresh(s).len() == 3).await;
-    server.stop();
+    server.kill();
     for lease in &mut leases {
         event(lease, |e| matches!(e, LeaseEvent::Unreachable { .. })).await;
     }
@@ -59,7 +60,7 @@ async fn a_restart_of_redis_that_loses_everything_heals() {
     }
     let away = snapshot(&mut watch, |s| s.state == RegistryState::Unreachable).await;
     assert_eq!((routable(&away), away.doubt), (3, Some(Doubt::Unreadable)));
-    assert!(server.run());
+    server.restart();
     let since = Instant::now();
     for (lease, held) in leases.iter_mut().zip(&generations) {
         let restored = event(lease, |e| matches!(e, LeaseEvent::Restored { .. })).await;
@@ -82,10 +83,10 @@ async fn a_restart_of_redis_that_loses_everything_heals() {
 
 #[tokio::test]
 async fn a_redis_that_stands_still_is_noticed_and_waited_for() {
-    let Some(server) = RedisServer::start(&[]) else {
+    let Some(server) = Server::start() else {
         return;
     };
-    let registry = Registry::connect(server.config()).expect("configuration");
+    let registry = Registry::connect(config(&server.url())).expect("configuration");
     let mut watch = registry.watch();
     let mut leases = [lease(&registry, 1), lease(&registry, 2)];
     for lease in &mut leases {
@@ -93,7 +94,7 @@ async fn a_redis_that_stands_still_is_noticed_and_waited_for() {
     }
     snapshot(&mut watch, |s| fresh(s).len() == 2).await;
     // Its kernel goes on accepting connections: only an answer shows that it lives.
-    server.signal("STOP");
+    server.pause();
     let since = Instant::now();
     snapshot(&mut watch, |s| s.state != RegistryState::Ok).await;
     assert!(
@@ -106,7 +107,7 @@ async fn a_redis_that_stands_still_is_noticed_and_waited_for() {
     }
     let still = snapshot(&mut watch, |s| s.state == RegistryState::Unreachable).await;
     assert_eq!(routable(&still), 2);
-    server.signal("CONT");
+    server.resume();
     for lease in &mut leases {
         event(lease, |e| matches!(e, LeaseEvent::Restored { .. })).await;
     }
@@ -125,11 +126,11 @@ async fn a_redis_that_stands_still_is_noticed_and_waited_for() {
 #[tokio::test]
 async fn a_node_that_was_stopped_comes_back_or_gives_way() {
     // A thread of its own stands for a process that SIGSTOP and SIGCONT hit: its lease lapses meanwhile.
-    let Some(server) = RedisServer::start(&[]) else {
+    let Some(server) = Server::start() else {
         return;
     };
     for taken in [false, true] {
-        let registry = Registry::connect(server.config()).expect("configuration");
+        let registry = Registry::connect(config(&server.url())).expect("configuration");
         let (go, stopped) = std::sync::mpsc::channel::<()>();
         let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
         let process = {
@@ -163,7 +164,7 @@ async fn a_node_that_was_stopped_comes_back_or_gives_way() {
             })
         };
         let held = heard.recv().await.expect("registered");
-        let own = Registry::connect(server.config()).expect("configuration");
+        let own = Registry::connect(config(&server.url())).expect("configuration");
         let mut other = lease(&own, 9);
         registered(&mut other).await;
         let mut watch = own.watch();
@@ -185,15 +186,15 @@ async fn a_node_that_was_stopped_comes_back_or_gives_way() {
 
 #[tokio::test]
 async fn a_redis_that_refuses_is_told_apart_and_heals() {
-    let Some(server) = RedisServer::start(&[]) else {
+    let Some(server) = Server::start() else {
         return;
     };
-    let registry = Registry::connect(server.config()).expect("configuration");
+    let registry = Registry::connect(config(&server.url())).expect("configuration");
     let mut watch = registry.watch();
     let mut own = lease(&registry, 1);
     registered(&mut own).await;
     snapshot(&mut watch, |s| fresh(s).len() == 1).await;
-    let mut raw = server.raw().await;
+    let mut raw = raw(&server.url()).await;
     // Full memory: writes are refused, reads work, and nobody is removed although every lease lapses.
     let set = |key: &str, value: &str| {
         let mut command = redis::cmd("CONFIG");
@@ -240,10 +241,10 @@ async fn a_redis_that_refuses_is_told_apart_and_heals() {
 
 #[tokio::test]
 async fn the_reader_ends_with_its_last_receiver_and_starts_again() {
-    let Some(server) = RedisServer::start(&[]) else {
+    let Some(server) = Server::start() else {
         return;
     };
-    let registry = Registry::connect(server.config()).expect("configuration");
+    let registry = Registry::connect(config(&server.url())).expect("configuration");
     let mut first = registry.watch();
     snapshot(&mut first, |s| s.state == RegistryState::Ok).await;
     let second = registry.watch();

@@ -6,7 +6,8 @@ mod common;
 
 use std::collections::HashMap;
 
-use common::{PATIENCE, RedisServer, fresh, record};
+use common::{PATIENCE, config, fresh, record};
+use flux_redis_fixtures::Server;
 use flux_registry::{LeaseEvent, LeaseHandle, MemoryStore, Registry, RegistryConfig, run_lease};
 
 /// One registry and the processes that hold leases in it.
@@ -145,7 +146,7 @@ impl Side {
 
 #[tokio::test]
 async fn both_decide_alike() {
-    let Some(server) = RedisServer::start(&[]) else {
+    let Some(server) = Server::start() else {
         return;
     };
     let seed = match std::env::var("FLUX_SEED") {
@@ -160,7 +161,7 @@ async fn both_decide_alike() {
         ttl: std::time::Duration::from_secs(1800),
         timeout: std::time::Duration::from_secs(10),
         poll: std::time::Duration::from_millis(20),
-        ..server.config()
+        ..config(&server.url())
     };
     let memory = MemoryStore::new();
     let mut sides = [

@@ -239,9 +239,7 @@ impl Rejection {
             Rejection::Draining
             | Rejection::ConnectionLimit
             | Rejection::ConnectionRate
-            | Rejection::Busy => {
-                "Retry-After: 1\r\n"
-            }
+            | Rejection::Busy => "Retry-After: 1\r\n",
             _ => "",
         };
         let body = format!("{}\n", self.text());

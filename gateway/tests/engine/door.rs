@@ -14,11 +14,11 @@ use flux_gateway::engine::{
 };
 use flux_gateway::protocol::ErrorCode;
 use flux_gateway::pubsub::{ChannelKey, KnownEpoch, MessageRef, StreamPosition, Variant};
+use flux_redis_fixtures::Server as RedisServer;
 use flux_runtime::control::Readiness;
 use flux_runtime::mailbox::WakeSource;
 
 use crate::node::{PATIENCE, wakes};
-use crate::redis_server::RedisServer;
 
 pub(crate) const HISTORY: HistoryOptions = HistoryOptions {
     size: 1_000,

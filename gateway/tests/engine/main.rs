@@ -9,8 +9,6 @@
 
 #[path = "../support/node.rs"]
 mod node;
-#[path = "../support/redis_server.rs"]
-mod redis_server;
 
 mod differential;
 mod door;

@@ -7,9 +7,9 @@ use flux_gateway::engine::PublishOptions;
 use flux_gateway::engine::history::HistoryQuery;
 use flux_gateway::protocol::ErrorCode;
 use flux_gateway::pubsub::{KnownEpoch, StreamPosition};
+use flux_redis_fixtures::Server as RedisServer;
 
 use crate::door::{HISTORY, RedisNode, in_history};
-use crate::redis_server::RedisServer;
 
 fn query(limit: u32, since: Option<(u64, KnownEpoch)>, reverse: bool) -> HistoryQuery {
     HistoryQuery {

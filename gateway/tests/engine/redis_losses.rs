@@ -12,9 +12,9 @@ use flux_gateway::engine::history::{HistoryOptions, HistoryQuery};
 use flux_gateway::limits::REDIS_LOSS_MAX;
 use flux_gateway::protocol::ErrorCode;
 use flux_gateway::pubsub::{Epoch, StreamPosition};
+use flux_redis_fixtures::Server as RedisServer;
 
 use crate::door::{Door, HISTORY, RedisNode, in_history};
-use crate::redis_server::RedisServer;
 
 /// Publishes from `from`, while `disturb` does its work, until told to end; how many there are.
 fn publish_while(from: &mut Door, disturb: impl FnOnce(&mut dyn FnMut())) -> u64 {

@@ -89,7 +89,7 @@ impl RedisLogin {
 
 /// Names the cryptography that TLS uses in this process: several providers may be compiled in, and
 /// rustls, and what stands on it, asks for one. Whoever was first wins.
-pub fn install_crypto() {
+fn install_crypto() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 

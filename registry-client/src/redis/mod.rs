@@ -15,8 +15,7 @@ mod place;
 mod slots;
 
 pub use client::{
-    ClientCertificate, RedisLogin, install_crypto, local_ip_towards, redis_client,
-    tls_without_authorities,
+    ClientCertificate, RedisLogin, local_ip_towards, redis_client, tls_without_authorities,
 };
 pub use deployment::{RedisDeployment, RedisSettings, RedisTls, SentinelDeployment};
 pub use locate::{ClusterLocator, SentinelLocator, client_at};

@@ -1,4 +1,4 @@
-//! A real redis-server per test: own port (from the kernel), own directory, ended by pid.
+//! What the tests share: a registry with a short lease, and waiting for what it says.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -10,8 +10,7 @@
     reason = "a test fails by a panic and says why it was skipped"
 )]
 
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,6 @@ use flux_registry::{
     Beat, LeaseEvent, LeaseHandle, NodeRecord, NodeState, Registry, RegistryConfig, Snapshot,
     run_lease,
 };
-use tempfile::TempDir;
 use tokio::sync::watch;
 
 /// Longest wait for anything that should happen; a machine under load is slow, not wrong.
@@ -27,108 +25,6 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Short lease for tests: the proportions are those of the default.
 pub const HEARTBEAT: Duration = Duration::from_millis(300);
 pub const TTL: Duration = Duration::from_millis(1500);
-
-pub struct RedisServer {
-    child: Option<Child>,
-    pub port: u16,
-    pub dir: TempDir,
-    args: Vec<String>,
-}
-
-impl RedisServer {
-    /// `None` (with a printed reason) where there is no redis-server.
-    pub fn start(args: &[&str]) -> Option<RedisServer> {
-        let found = Command::new("redis-server").arg("--version").output();
-        if !found.is_ok_and(|output| output.status.success()) {
-            println!("SKIPPED: there is no redis-server on this machine");
-            return None;
-        }
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let mut server = RedisServer {
-            child: None,
-            port: 0,
-            dir,
-            args,
-        };
-        // Another process may take the port between here and redis-server: then the next one.
-        for _ in 0..10 {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            server.port = listener.local_addr().expect("address").port();
-            drop(listener);
-            if server.run() {
-                return Some(server);
-            }
-        }
-        panic!("redis-server did not start");
-    }
-
-    /// Starts it again on its port. False if it ended at once.
-    pub fn run(&mut self) -> bool {
-        let tls = self.args.iter().any(|arg| arg == "--tls-port");
-        let port = if tls { 0 } else { self.port };
-        let mut command = Command::new("redis-server");
-        command
-            .args(["--port", &port.to_string()])
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .args(["--dir".as_ref(), self.dir.path().as_os_str()])
-            .args(
-                self.args
-                    .iter()
-                    .map(|arg| arg.replace("$PORT", &self.port.to_string())),
-            )
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let mut child = command.spawn().expect("redis-server");
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            if child.try_wait().expect("wait").is_some() {
-                return false;
-            }
-            if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-                self.child = Some(child);
-                return true;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let _ = child.kill();
-        let _ = child.wait();
-        false
-    }
-
-    pub fn stop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-
-    pub fn signal(&self, signal: &str) {
-        let pid = self.child.as_ref().expect("running").id();
-        let status = Command::new("sh")
-            .args(["-c", &format!("kill -{signal} {pid}")])
-            .status();
-        assert!(status.expect("sh").success());
-    }
-
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    pub fn config(&self) -> RegistryConfig {
-        config(&self.url())
-    }
-
-    pub async fn raw(&self) -> redis::aio::MultiplexedConnection {
-        raw(&self.url()).await
-    }
-}
-
-impl Drop for RedisServer {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
 
 pub async fn raw(url: &str) -> redis::aio::MultiplexedConnection {
     let client = redis::Client::open(url).expect("url");

@@ -303,8 +303,6 @@ impl Cluster {
 
     /// A cluster of ready nodes `node-1` ... behind a balancer that has probed them.
     pub async fn with(nodes: usize, config: Config) -> Cluster {
-        // The tests ask admin pages with reqwest too.
-        flux_registry::install_crypto();
         let store = MemoryStore::new();
         let registry = Registry::memory(store.clone(), registry_times()).expect("a registry");
         let mut all = Vec::new();
@@ -333,14 +331,18 @@ impl Cluster {
     }
 
     pub async fn page(&self, path: &str) -> serde_json::Value {
-        let url = format!("http://{}{path}", self.balancer.admin);
-        let text = reqwest::get(url)
+        serde_json::from_str(&self.text(path).await).expect("JSON")
+    }
+
+    /// A page of the balancer's admin address.
+    async fn text(&self, path: &str) -> String {
+        let client = flux_lb::probe::client().expect("an HTTP client");
+        let answer = client
+            .get(format!("http://{}{path}", self.balancer.admin))
+            .send()
             .await
-            .expect("the admin page")
-            .text()
-            .await
-            .expect("a body");
-        serde_json::from_str(&text).expect("JSON")
+            .expect("the admin page");
+        answer.text().await.expect("a body")
     }
 
     pub async fn nodes_page(&self) -> Vec<serde_json::Value> {
@@ -373,13 +375,7 @@ impl Cluster {
     }
 
     pub async fn metric(&self, name: &str) -> f64 {
-        let url = format!("http://{}/metrics", self.balancer.admin);
-        let text = reqwest::get(url)
-            .await
-            .expect("metrics")
-            .text()
-            .await
-            .expect("a body");
+        let text = self.text("/metrics").await;
         let line = text.lines().find(|line| {
             line.strip_prefix(name)
                 .is_some_and(|rest| rest.starts_with(' '))
