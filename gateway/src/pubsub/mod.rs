@@ -10,6 +10,7 @@
 //! | what a delta stands for, for newcomers | `whole` |
 //! | what a shard keeps of a channel: the stretch of log that somebody still needs | `channel` |
 //! | who on this shard listens to what, and how far each has read | `subscriptions`, `table` |
+//! | what the engine delivers, and what it has lost | `delivery` |
 //! | a round: which connections have something to send, and its bytes | `fanout` |
 //! | when a round is due | `pacing` |
 //!
@@ -18,6 +19,7 @@
 //! leaves in one send.
 
 mod channel;
+mod delivery;
 mod encodings;
 mod fanout;
 mod pacing;
@@ -31,13 +33,14 @@ mod table;
 mod whole;
 mod wire;
 
+pub use delivery::Appended;
 pub use fanout::{Gathered, SlowReason};
 pub use pacing::{Due, Pacer, PacingConfig};
 pub use position::{Epoch, KnownEpoch, StreamPosition};
 pub use publication::{Message, MessageKind, MessageRef, OwnedClientInfo};
 pub use sequencer::{Delivered, Interest, Sequenced, Sequencer};
 pub use subscriptions::{
-    Appended, Released, Stats, Subscribed, Subscriptions, SubscriptionsConfig, Unsubscribed,
+    Released, Stats, Subscribed, Subscriptions, SubscriptionsConfig, Unsubscribed,
 };
 pub use whole::Whole;
 pub use wire::{Frame, Framing, Variant, Wire};

@@ -301,3 +301,12 @@ pub(crate) fn user(user: &str) -> ConnectGrant {
 pub(crate) fn sub(channel: &str) -> (String, SubscribeGrant) {
     (channel.to_owned(), SubscribeGrant::default())
 }
+
+/// The reply to a command that failed.
+pub(crate) fn error(id: u32, code: ErrorCode) -> String {
+    format!(
+        r#"{{"id":{id},"error":{{"code":{},"message":"{}"}}}}"#,
+        code.code(),
+        code.message()
+    )
+}

@@ -14,6 +14,7 @@ mod heartbeat;
 mod limits;
 mod lookup;
 mod order;
+mod recovery;
 mod robustness;
 mod server;
 mod simulation;
