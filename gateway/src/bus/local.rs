@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::operation::{Found, NodeReport, Operation, Report, known_position};
 use crate::engine::EngineMetrics;
-use crate::shard::call::{Call, Calls, EmulatedSession, ShardChannels, ShardInfo};
+use crate::shard::call::{Call, Calls, EmulatedSession, ShardChannels, ShardInfo, Step, Target};
 
 /// Most bytes of channel names in one report: it has to fit into a document.
 const CHANNEL_BYTES_MAX: usize = super::document::DOCUMENT_BYTES_MAX / 4;
@@ -49,15 +49,12 @@ impl LocalNode {
                 reason,
                 whitelist,
             } => {
-                let stay: Vec<_> = whitelist.iter().map(|client| client.0).collect();
-                self.sessions(patience, |reply| Call::Disconnect {
-                    target: target.to_shards(),
+                let step = Step::Disconnect {
                     code: *code,
                     reason: reason.clone(),
-                    whitelist: stay.clone(),
-                    reply,
-                })
-                .await
+                    whitelist: whitelist.iter().map(|client| client.0).collect(),
+                };
+                self.sessions(patience, target.to_shards(), step).await
             }
             Operation::Unsubscribe {
                 target,
@@ -65,14 +62,12 @@ impl LocalNode {
                 code,
                 reason,
             } => {
-                self.sessions(patience, |reply| Call::Unsubscribe {
-                    target: target.to_shards(),
+                let step = Step::Unsubscribe {
                     channel: channel.clone(),
                     code: *code,
                     reason: reason.clone(),
-                    reply,
-                })
-                .await
+                };
+                self.sessions(patience, target.to_shards(), step).await
             }
             Operation::Subscribe {
                 target,
@@ -80,14 +75,12 @@ impl LocalNode {
                 grant,
                 recover_since,
             } => {
-                self.sessions(patience, |reply| Call::Subscribe {
-                    target: target.to_shards(),
+                let step = Step::Subscribe {
                     channel: channel.clone(),
                     grant: grant.to_shards(),
                     recover_since: recover_since.as_ref().map(known_position),
-                    reply,
-                })
-                .await
+                };
+                self.sessions(patience, target.to_shards(), step).await
             }
             Operation::Refresh {
                 target,
@@ -95,14 +88,12 @@ impl LocalNode {
                 expires_in_ms,
                 info,
             } => {
-                self.sessions(patience, |reply| Call::Refresh {
-                    target: target.to_shards(),
+                let step = Step::Refresh {
                     expired: *expired,
                     expires_in: expires_in_ms.map(Duration::from_millis),
                     info: info.as_ref().map(|info| info.0.clone()),
-                    reply,
-                })
-                .await
+                };
+                self.sessions(patience, target.to_shards(), step).await
             }
             Operation::Info {} => self.info(patience).await,
             Operation::Channels { pattern } => self.channels(pattern, patience).await,
@@ -123,11 +114,12 @@ impl LocalNode {
         }
     }
 
-    async fn sessions(
-        &self,
-        patience: Duration,
-        call: impl Fn(tokio::sync::oneshot::Sender<usize>) -> Call,
-    ) -> Report {
+    async fn sessions(&self, patience: Duration, target: Target, step: Step) -> Report {
+        let call = |reply| Call::Sessions {
+            target: target.clone(),
+            step: step.clone(),
+            reply,
+        };
         let said = self.calls.all(patience, call).await;
         Report {
             found: Found::Sessions(said.answers.iter().map(|count| *count as u64).sum()),

@@ -8,9 +8,9 @@ use super::lookup::{Altered, altered, presented};
 use super::particulars::Asking;
 use super::rules::Gate;
 use super::subscriptions::{Details, Granted, Source, Subscription};
-use super::{DataFormat, DeltaType, Effect, Session, Subscribed};
+use super::{ChannelOptions, DataFormat, DeltaType, Effect, Session, Subscribed};
 use crate::authority::{NoticeKind, QuestionKind, SubscribeGrant};
-use crate::engine::history::{Recovery, RecoveryMode, RecoveryRequest};
+use crate::engine::history::{HistoryOptions, Recovery, RecoveryMode, RecoveryRequest};
 use crate::protocol::command::{SincePosition, SubscribeRequest};
 use crate::protocol::{Disconnect, ErrorCode, Publication, Push, Reply, SubscribeResult};
 use crate::pubsub::{KnownEpoch, StreamPosition};
@@ -76,6 +76,17 @@ impl Wants {
             ..Self::since(&request.since)
         }
     }
+}
+
+/// On which terms a subscription begins.
+struct Terms {
+    granted: Granted,
+    /// Whether the channel's subscribers are told when the client comes and goes.
+    announces: bool,
+    /// Whether the client is told when others do.
+    join_leave: bool,
+    history: Option<HistoryOptions>,
+    recover: Option<RecoveryRequest>,
 }
 
 /// What the client is told about a subscription that is live.
@@ -224,73 +235,42 @@ impl Session {
         if self.is_json() && options.publication_data_format == DataFormat::Binary {
             return Err(ErrorCode::BadRequest.into());
         }
-        let SubscribeGrant {
-            expires_in,
-            info,
-            data,
-            presence,
-            join_leave,
-            force_push_join_leave,
-            force_recovery,
-            force_positioning,
-        } = grant;
-        if expires_in.is_some_and(|expires_in| expires_in.is_zero()) {
+        if grant
+            .expires_in
+            .is_some_and(|expires_in| expires_in.is_zero())
+        {
             return Err(ErrorCode::Expired.into());
         }
         let data = self
-            .for_client(&data)
+            .for_client(&grant.data)
             .ok_or(ErrorCode::Internal)?
             .into_owned();
-        let user = self.user();
-        let may_read_history = config.insecure || options.may_read_history(user, true);
-        let may_see_presence = config.insecure || options.may_see_presence(user, true);
-        let announces = join_leave.unwrap_or(options.join_leave);
-        let join_leave = force_push_join_leave.unwrap_or(options.force_push_join_leave)
-            || (wants.join_leave && announces && may_see_presence);
-
-        let history = config.channels.history(options);
-        let recoverable = history.is_some()
-            && (force_recovery.unwrap_or(options.force_recovery)
-                || (wants.recoverable && (options.allow_recovery || may_read_history)));
-        let positioned = history.is_some()
-            && (recoverable
-                || force_positioning.unwrap_or(options.force_positioning)
-                || (wants.positioned && (options.allow_positioning || may_read_history)));
-        let was_recovering = recoverable && wants.recover;
-        let is_asked_for_cache =
-            options.auto_cache_recover && options.force_recovery_mode == RecoveryMode::Cache;
-        let recover =
-            (was_recovering || (recoverable && is_asked_for_cache)).then_some(RecoveryRequest {
-                mode: options.force_recovery_mode,
-                offset: wants.offset,
-                epoch: wants.epoch,
-                publications_max: config.limits.recovery_publications_max,
-            });
-        let delta = wants.delta && options.allowed_delta_types.contains(&DeltaType::Fossil);
-
+        let Terms {
+            granted,
+            announces,
+            join_leave,
+            history,
+            recover,
+        } = self.terms(options, wants, &grant);
         let details = Details {
-            chan_info: info.into(),
-            expires_at: expires_in.and_then(|expires_in| now.checked_add(expires_in)),
+            chan_info: grant.info.into(),
+            expires_at: grant
+                .expires_in
+                .and_then(|expires_in| now.checked_add(expires_in)),
             backend_renews: options.sub_refresh_proxy_enabled,
-            granted: Granted {
-                positioned,
-                recoverable,
-                delta,
-                was_recovering,
-                fails_unrecovered: wants.fails_unrecovered,
-                offset: wants.offset,
-            },
+            granted,
             data,
         };
         // Most subscriptions have nothing of it.
-        let is_plain = details.is_plain() && details.data.is_empty() && !positioned && !delta;
+        let is_plain =
+            details.is_plain() && details.data.is_empty() && !granted.positioned && !granted.delta;
         self.subscriptions.begin(Subscription {
             channel: channel.into(),
             details: (!is_plain).then(|| Box::new(details)),
             id,
             is_live: false,
             announces,
-            is_present: presence.unwrap_or(options.presence),
+            is_present: grant.presence.unwrap_or(options.presence),
             source: match id {
                 0 => Source::Server,
                 _ => Source::Client,
@@ -301,11 +281,55 @@ impl Session {
             id,
             channel,
             join_leave,
-            delta,
+            delta: granted.delta,
             history,
             recover,
         });
         Ok(())
+    }
+
+    /// What the client wants, as far as the channel's options and the grant let it.
+    fn terms(&self, options: &ChannelOptions, wants: Wants, grant: &SubscribeGrant) -> Terms {
+        let config = &self.config;
+        let user = self.user();
+        let may_read_history = config.insecure || options.may_read_history(user, true);
+        let may_see_presence = config.insecure || options.may_see_presence(user, true);
+        let announces = grant.join_leave.unwrap_or(options.join_leave);
+        let pushes_join_leave = grant
+            .force_push_join_leave
+            .unwrap_or(options.force_push_join_leave);
+        let history = config.channels.history(options);
+        let recoverable = history.is_some()
+            && (grant.force_recovery.unwrap_or(options.force_recovery)
+                || (wants.recoverable && (options.allow_recovery || may_read_history)));
+        let is_position_forced = grant.force_positioning.unwrap_or(options.force_positioning);
+        let positioned = history.is_some()
+            && (recoverable
+                || is_position_forced
+                || (wants.positioned && (options.allow_positioning || may_read_history)));
+        let was_recovering = recoverable && wants.recover;
+        let is_asked_for_cache =
+            options.auto_cache_recover && options.force_recovery_mode == RecoveryMode::Cache;
+        let recovers = was_recovering || (recoverable && is_asked_for_cache);
+        Terms {
+            granted: Granted {
+                positioned,
+                recoverable,
+                delta: wants.delta && options.allowed_delta_types.contains(&DeltaType::Fossil),
+                was_recovering,
+                fails_unrecovered: wants.fails_unrecovered,
+                offset: wants.offset,
+            },
+            announces,
+            join_leave: pushes_join_leave || (wants.join_leave && announces && may_see_presence),
+            history,
+            recover: recovers.then_some(RecoveryRequest {
+                mode: options.force_recovery_mode,
+                offset: wants.offset,
+                epoch: wants.epoch,
+                publications_max: config.limits.recovery_publications_max,
+            }),
+        }
     }
 
     /// The engine's answer to [`Effect::Subscribe`]. With an error the subscription is gone on

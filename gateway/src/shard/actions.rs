@@ -5,22 +5,20 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use flux_runtime::ring::{Key, NetRing};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
-use crate::authority::SubscribeGrant;
 use crate::http::Glob;
-use crate::protocol::{ClientId, Disconnect, Unsubscribe};
-use crate::pubsub::KnownEpoch;
+use crate::protocol::{Disconnect, Unsubscribe};
 use crate::session::Session;
 
 use super::Shard;
 use super::call::{
-    CHANNELS_MAX, Call, EmulatedSession, ShardChannels, ShardInfo, Target, USERS_MAX,
+    CHANNELS_MAX, Call, EmulatedSession, ShardChannels, ShardInfo, Step, Target, USERS_MAX,
 };
 use super::connection::Phase;
 
@@ -51,30 +49,6 @@ pub(super) enum Action {
     },
 }
 
-/// What happens to each session.
-pub(super) enum Step {
-    Disconnect {
-        code: u16,
-        reason: String,
-        whitelist: Vec<ClientId>,
-    },
-    Unsubscribe {
-        channel: String,
-        code: u16,
-        reason: String,
-    },
-    Subscribe {
-        channel: String,
-        grant: SubscribeGrant,
-        recover_since: Option<(u64, KnownEpoch)>,
-    },
-    Refresh {
-        expired: bool,
-        expires_in: Option<Duration>,
-        info: Option<Vec<u8>>,
-    },
-}
-
 impl Shard {
     /// Takes calls, and works on those that were taken.
     pub(super) fn take_calls(&mut self, ring: &mut NetRing, now: Instant) {
@@ -93,17 +67,29 @@ impl Shard {
     }
 
     fn begin_call(&mut self, ring: &mut NetRing, call: Call, now: Instant) {
-        let (target, step, reply) = match call {
-            Call::Commands { session, data } => return self.on_emulated(ring, session, &data, now),
+        match call {
+            Call::Sessions {
+                target,
+                step,
+                reply,
+            } => {
+                let keys = self.keys_of(&target);
+                self.actions.push_back(Action::Sessions {
+                    keys,
+                    target,
+                    step,
+                    done: 0,
+                    reply,
+                });
+            }
+            Call::Commands { session, data } => self.on_emulated(ring, session, &data, now),
             Call::Info { reply } => {
                 // Whoever asked may have gone: so has the answer.
                 let _ = reply.send(self.info());
-                return;
             }
             Call::Users { reply } => {
                 let names = self.core.users.names().take(USERS_MAX);
                 let _ = reply.send(names.map(Box::from).collect());
-                return;
             }
             Call::Channels { pattern, reply } => {
                 let pattern = if pattern.is_empty() { "*" } else { &pattern };
@@ -114,73 +100,8 @@ impl Shard {
                     is_cut: false,
                     reply,
                 });
-                return;
             }
-            Call::Disconnect {
-                target,
-                code,
-                reason,
-                whitelist,
-                reply,
-            } => {
-                let step = Step::Disconnect {
-                    code,
-                    reason,
-                    whitelist,
-                };
-                (target, step, reply)
-            }
-            Call::Unsubscribe {
-                target,
-                channel,
-                code,
-                reason,
-                reply,
-            } => {
-                let step = Step::Unsubscribe {
-                    channel,
-                    code,
-                    reason,
-                };
-                (target, step, reply)
-            }
-            Call::Subscribe {
-                target,
-                channel,
-                grant,
-                recover_since,
-                reply,
-            } => {
-                let step = Step::Subscribe {
-                    channel,
-                    grant,
-                    recover_since,
-                };
-                (target, step, reply)
-            }
-            Call::Refresh {
-                target,
-                expired,
-                expires_in,
-                info,
-                reply,
-            } => {
-                let step = Step::Refresh {
-                    expired,
-                    expires_in,
-                    info,
-                };
-                (target, step, reply)
-            }
-        };
-        let keys = self.keys_of(&target);
-        self.actions.push_back(Action::Sessions {
-            keys,
-            target,
-            step,
-            done: 0,
-            reply,
-        });
+        }
     }
 
     fn info(&self) -> ShardInfo {

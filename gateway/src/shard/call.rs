@@ -30,59 +30,57 @@ pub struct Target {
     pub session: Option<String>,
 }
 
-/// One call to one shard. An answer that nobody waits for any more is dropped.
-#[derive(Debug)]
-pub enum Call {
-    /// Close sessions. Answered with how many.
+/// What happens to each session that is meant.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Its connection is closed.
     Disconnect {
-        /// Which.
-        target: Target,
         /// 3000-4999.
         code: u16,
         /// At most 123 bytes.
         reason: String,
         /// These stay.
         whitelist: Vec<ClientId>,
-        /// How many were closed.
-        reply: oneshot::Sender<usize>,
     },
-    /// End subscriptions.
+    /// A subscription ends.
     Unsubscribe {
-        /// Of whom.
-        target: Target,
         /// Where; empty: everywhere.
         channel: String,
         /// 2000-2999.
         code: u16,
         /// For people.
         reason: String,
-        /// How many sessions were meant.
-        reply: oneshot::Sender<usize>,
     },
-    /// Begin server-side subscriptions.
+    /// A server-side subscription begins.
     Subscribe {
-        /// Of whom.
-        target: Target,
         /// Where.
         channel: String,
         /// How.
         grant: SubscribeGrant,
         /// From where the client goes on.
         recover_since: Option<(u64, KnownEpoch)>,
-        /// How many sessions were meant.
-        reply: oneshot::Sender<usize>,
     },
-    /// Renew the credentials of connections, or end them.
+    /// The connection's credentials are renewed, or end.
     Refresh {
-        /// Whose.
-        target: Target,
         /// They have expired: the session ends with 3005.
         expired: bool,
         /// Time until they expire; none: never.
         expires_in: Option<Duration>,
         /// New `conn_info`; none: as before.
         info: Option<Vec<u8>>,
-        /// How many sessions were meant.
+    },
+}
+
+/// One call to one shard. An answer that nobody waits for any more is dropped.
+#[derive(Debug)]
+pub enum Call {
+    /// Do something to sessions.
+    Sessions {
+        /// To which.
+        target: Target,
+        /// What.
+        step: Step,
+        /// To how many it was done.
         reply: oneshot::Sender<usize>,
     },
     /// How much there is on the shard.

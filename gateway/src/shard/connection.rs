@@ -55,6 +55,19 @@ pub(super) enum Phase {
     Closing(Closing),
 }
 
+impl Phase {
+    /// When its patience ends, where it is not a session's to say.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self {
+            Phase::Head(head) => Some(head.deadline),
+            Phase::Body(body) => Some(body.deadline),
+            Phase::Answering(answering) => Some(answering.deadline),
+            Phase::Closing(closing) => Some(closing.deadline),
+            Phase::Session(_) | Phase::Echo => None,
+        }
+    }
+}
+
 /// A request head on its way in.
 pub(super) struct Head {
     pub(super) scan: HeadScan,

@@ -48,39 +48,21 @@ impl Shard {
                     self.on_recovered(ring, key, asker, &result, now);
                 }
                 Event::History { asker, result } => {
-                    self.step(
-                        ring,
-                        Key(asker.connection),
-                        now,
-                        |session, replies, _, _| {
-                            session.on_history(
-                                asker.command,
-                                result.as_ref().map_err(|e| *e),
-                                replies,
-                            );
-                        },
-                    );
+                    let page = result.as_ref().map_err(|error| *error);
+                    self.engine_answered(ring, asker, now, |session, replies| {
+                        session.on_history(asker.command, page, replies);
+                    });
                 }
                 Event::Presence { asker, result } => {
-                    self.step(
-                        ring,
-                        Key(asker.connection),
-                        now,
-                        |session, replies, _, _| {
-                            let members = result.as_deref().map_err(|e| *e);
-                            session.on_presence(asker.command, members, replies);
-                        },
-                    );
+                    let members = result.as_deref().map_err(|error| *error);
+                    self.engine_answered(ring, asker, now, |session, replies| {
+                        session.on_presence(asker.command, members, replies);
+                    });
                 }
                 Event::PresenceStats { asker, result } => {
-                    self.step(
-                        ring,
-                        Key(asker.connection),
-                        now,
-                        |session, replies, _, _| {
-                            session.on_presence_stats(asker.command, result, replies);
-                        },
-                    );
+                    self.engine_answered(ring, asker, now, |session, replies| {
+                        session.on_presence_stats(asker.command, result, replies);
+                    });
                 }
                 Event::Lost { key } => self.on_lost(ring, key, now),
                 Event::Inappropriate { key } => self.on_inappropriate(ring, key, now),
@@ -128,14 +110,23 @@ impl Shard {
             Ok(_) => self.core.counters.published.add(1),
             Err(_) => self.core.counters.publish_failures.add(1),
         }
-        self.step(
-            ring,
-            Key(asker.connection),
-            now,
-            |session, replies, _, _| {
-                session.on_published(asker.command, result, replies);
-            },
-        );
+        self.engine_answered(ring, asker, now, |session, replies| {
+            session.on_published(asker.command, result, replies);
+        });
+    }
+
+    /// Lets the session that has asked the engine write what it makes of the answer.
+    fn engine_answered(
+        &mut self,
+        ring: &mut NetRing,
+        asker: Asker,
+        now: Instant,
+        write: impl FnOnce(&mut Session, &mut Vec<u8>),
+    ) {
+        let key = Key(asker.connection);
+        self.step(ring, key, now, |session, replies, _, _| {
+            write(session, replies)
+        });
     }
 
     fn on_subscribed(

@@ -1,4 +1,4 @@
-//! Bytes of an open connection: frames, then what they carry.
+//! Bytes of an open connection: frames, then what they carry; and its timer.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::websocket::{self, CloseCode, CloseReason, Event, Opcode};
 use crate::session::Session;
 
 use super::Shard;
-use super::connection::{Connection, Phase};
+use super::connection::{Connection, Phase, slot};
 use super::core::{At, Core, Disconnected};
 use super::counters::Ended;
 
@@ -200,9 +200,7 @@ impl Shard {
             return;
         };
         if !connection.out.is_empty() {
-            self.core
-                .subscriptions
-                .mark_ready(super::connection::slot(key));
+            self.core.subscriptions.mark_ready(slot(key));
         } else if connection.out.capacity() > 0 {
             self.core.spares.give(std::mem::take(&mut connection.out));
         }
@@ -251,34 +249,26 @@ impl Shard {
         }
     }
 
-    /// Runs the session's timer.
+    /// The connection's timer has fired: what it waits for is due, or will be later.
     pub(super) fn on_timer(&mut self, ring: &mut NetRing, key: Key, now: Instant) {
         let core = &mut self.core;
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
+        if let Some(later) = connection.phase.deadline().filter(|at| *at > now) {
+            connection.timer = Some(core.wheel.insert(later, key));
+            return;
+        }
         connection.timer = None;
         let Connection {
             phase, out, wire, ..
         } = connection;
         let at = At { key, wire: *wire };
         match phase {
-            Phase::Head(head) if head.deadline > now => {
-                connection.timer = Some(core.wheel.insert(head.deadline, key));
-            }
             Phase::Head(_) => self.on_head_timeout(ring, key, now),
-            Phase::Body(incoming) if incoming.deadline > now => {
-                connection.timer = Some(core.wheel.insert(incoming.deadline, key));
-            }
             Phase::Body(_) => self.on_body_timeout(ring, key, now),
-            Phase::Answering(answering) if answering.deadline > now => {
-                connection.timer = Some(core.wheel.insert(answering.deadline, key));
-            }
             Phase::Answering(_) => self.on_answer_timeout(ring, key, now),
             Phase::Echo => {}
-            Phase::Closing(closing) if closing.deadline > now => {
-                connection.timer = Some(core.wheel.insert(closing.deadline, key));
-            }
             Phase::Closing(closing) => {
                 let ended = closing.ended;
                 self.finish(ring, key, ended);

@@ -1,7 +1,7 @@
 //! What the control plane does to sessions, and asks about them.
 
 use flux_gateway::protocol::ClientId;
-use flux_gateway::shard::call::{Call, CallAnswers, Target};
+use flux_gateway::shard::call::{Call, CallAnswers, Step, Target};
 use tokio::sync::oneshot;
 
 use super::client::{Client, Got, PATIENCE};
@@ -9,7 +9,7 @@ use super::exchange::{Emulated, STREAMS};
 use super::node::Node;
 use super::settings;
 
-fn call<T: Send + 'static>(
+pub(crate) fn call<T: Send + 'static>(
     node: &Node,
     call: impl Fn(oneshot::Sender<T>) -> Call + Send + 'static,
 ) -> Vec<T> {
@@ -35,11 +35,13 @@ fn a_call_reaches_the_client_it_names_on_whichever_shard_and_nobody_else() {
     let node = settings.start();
     let mut clients: Vec<Client> = (0..10).map(|_| Client::connect(node.address)).collect();
     let target = of(clients[4].id());
-    let done = call(&node, move |reply| Call::Disconnect {
+    let done = call(&node, move |reply| Call::Sessions {
         target: target.clone(),
-        code: 3503,
-        reason: "force disconnect".to_owned(),
-        whitelist: Vec::new(),
+        step: Step::Disconnect {
+            code: 3503,
+            reason: "force disconnect".to_owned(),
+            whitelist: Vec::new(),
+        },
         reply,
     });
     assert_eq!(done.iter().sum::<usize>(), 1);
@@ -58,11 +60,13 @@ fn subscriptions_end_by_a_call_with_the_code_it_names() {
     client.subscribe("b");
     for (channel, code, reason, ended) in [("a", 2000, "server", 1), ("", 2500, "x", 1)] {
         let target = of(client.id());
-        let done = call(&node, move |reply| Call::Unsubscribe {
+        let done = call(&node, move |reply| Call::Sessions {
             target: target.clone(),
-            channel: channel.to_owned(),
-            code,
-            reason: reason.to_owned(),
+            step: Step::Unsubscribe {
+                channel: channel.to_owned(),
+                code,
+                reason: reason.to_owned(),
+            },
             reply,
         });
         assert_eq!(done, [1]);
@@ -87,11 +91,13 @@ fn a_session_is_named_by_its_text() {
         (named("x"), 0),
         (named(stream.session()), 1),
     ] {
-        let done = call(&node, move |reply| Call::Disconnect {
+        let done = call(&node, move |reply| Call::Sessions {
             target: target.clone(),
-            code: 3000,
-            reason: String::new(),
-            whitelist: Vec::new(),
+            step: Step::Disconnect {
+                code: 3000,
+                reason: String::new(),
+                whitelist: Vec::new(),
+            },
             reply,
         });
         assert_eq!(done, [expected]);
@@ -104,11 +110,13 @@ fn a_session_is_named_by_its_text() {
 fn nobody_is_meant_by_a_target_that_names_nobody() {
     let node = settings().start();
     let mut client = Client::connect(node.address);
-    let done = call(&node, |reply| Call::Disconnect {
+    let done = call(&node, |reply| Call::Sessions {
         target: Target::default(),
-        code: 3000,
-        reason: String::new(),
-        whitelist: Vec::new(),
+        step: Step::Disconnect {
+            code: 3000,
+            reason: String::new(),
+            whitelist: Vec::new(),
+        },
         reply,
     });
     assert_eq!(done, [0]);

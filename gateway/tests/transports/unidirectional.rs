@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flux_gateway::authority::SubscribeGrant;
 use flux_gateway::shard::Order;
-use flux_gateway::shard::call::{Call, CallAnswers, Target};
+use flux_gateway::shard::call::{Call, CallAnswers, Step, Target};
 use serde_json::Value;
 use tungstenite::Message;
 
@@ -27,11 +27,13 @@ pub(super) fn subscribe(node: &Node, connected: &Value, channel: &str) -> usize 
     let channel = channel.to_owned();
     let answers: CallAnswers<usize> = flux_runtime::control::run(async move {
         calls
-            .all(PATIENCE, |reply| Call::Subscribe {
+            .all(PATIENCE, |reply| Call::Sessions {
                 target: target.clone(),
-                channel: channel.clone(),
-                grant: SubscribeGrant::default(),
-                recover_since: None,
+                step: Step::Subscribe {
+                    channel: channel.clone(),
+                    grant: SubscribeGrant::default(),
+                    recover_since: None,
+                },
                 reply,
             })
             .await

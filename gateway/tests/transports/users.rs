@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use flux_gateway::shard::call::{Call, CallAnswers, ShardInfo, Target};
+use flux_gateway::shard::call::{Call, ShardInfo, Step, Target};
 use flux_gateway::token::{IssueArgs, Secret, TokenConfig, issue};
-use tokio::sync::oneshot;
 
-use super::client::{PATIENCE, wait_for};
+use super::calls::call;
+use super::client::wait_for;
 use super::exchange::{Emulated, Exchange, STREAMS};
 use super::node::{Node, Settings};
 
@@ -43,18 +43,6 @@ fn connected(node: &Node, user: &str) -> Emulated {
     Emulated::over(node.address, connect(node, &token(user)))
 }
 
-fn call<T: Send + 'static>(
-    node: &Node,
-    call: impl Fn(oneshot::Sender<T>) -> Call + Send + 'static,
-) -> Vec<T> {
-    let calls = node.shared.control.calls.clone();
-    let answers: CallAnswers<T> =
-        flux_runtime::control::run(async move { calls.all(PATIENCE, call).await })
-            .expect("a runtime");
-    assert_eq!(answers.missing, 0);
-    answers.answers
-}
-
 fn of(user: &str) -> Target {
     Target {
         user: user.to_owned(),
@@ -84,11 +72,13 @@ fn all_connections_of_a_user_are_reached_however_many_and_nobody_elses() {
     let spared_id = spared.connected["connect"]["client"].as_str();
     let spared_id = flux_gateway::protocol::ClientId::parse(spared_id.expect("an id"));
     let whitelist = Vec::from_iter(spared_id);
-    let done = call(&node, move |reply| Call::Disconnect {
+    let done = call(&node, move |reply| Call::Sessions {
         target: of("one"),
-        code: 3503,
-        reason: "force disconnect".to_owned(),
-        whitelist: whitelist.clone(),
+        step: Step::Disconnect {
+            code: 3503,
+            reason: "force disconnect".to_owned(),
+            whitelist: whitelist.clone(),
+        },
         reply,
     });
     assert_eq!(done, [COUNT - 1]);
@@ -120,11 +110,13 @@ fn a_token_that_is_none_ends_the_stream_with_its_code() {
 fn credentials_that_the_server_ends_close_the_session() {
     let node = settings().start();
     let mut client = connected(&node, "one");
-    let done = call(&node, |reply| Call::Refresh {
+    let done = call(&node, |reply| Call::Sessions {
         target: of("one"),
-        expired: true,
-        expires_in: None,
-        info: None,
+        step: Step::Refresh {
+            expired: true,
+            expires_in: None,
+            info: None,
+        },
         reply,
     });
     assert_eq!(done, [1]);

@@ -12,13 +12,15 @@ mod client;
 mod deployment;
 mod locate;
 mod place;
+mod settings;
 mod slots;
 
 pub use client::{
     ClientCertificate, RedisLogin, local_ip_towards, redis_client, tls_without_authorities,
 };
-pub use deployment::{RedisDeployment, RedisSettings, RedisTls, SentinelDeployment};
+pub use deployment::{RedisDeployment, SentinelDeployment};
 pub use locate::{ClusterLocator, SentinelLocator, client_at};
+pub use settings::{RedisSettings, RedisTls};
 pub use slots::{ClusterSlots, Endpoint, SLOTS, slot_of};
 
 use std::net::IpAddr;
