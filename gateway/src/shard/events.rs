@@ -125,7 +125,7 @@ impl Shard {
     ) {
         let key = Key(asker.connection);
         self.step(ring, key, now, |session, replies, _, _| {
-            write(session, replies)
+            write(session, replies);
         });
     }
 

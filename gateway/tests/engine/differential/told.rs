@@ -23,11 +23,12 @@ impl World {
             Event::Delivery {
                 key,
                 slice,
-                full,
+                whole,
                 offset,
             } => {
-                let full = full.as_ref().map(|full| full.as_bytes());
-                self.on_delivery(at, key, slice.as_bytes(), full, offset);
+                let whole = whole.map(|whole| whole.encode(offset));
+                let whole = whole.as_ref().map(|whole| whole.as_bytes());
+                self.on_delivery(at, key, slice.as_bytes(), whole, offset);
             }
             Event::Lost { key } => {
                 let Some(place) = self.doors[at].place(key) else {
