@@ -331,7 +331,6 @@ const protocol = {
         ["consumers", { consumers: [{ name: "kafka", enabled: true, type: "kafka" }] }],
         ["websocket.compression", { websocket: { compression: true } }],
         ["websocket.handler_prefix", { websocket: { handler_prefix: "/ws" } }],
-        ["client.user_connection_limit", { client: { user_connection_limit: 3 } }],
         ["channel.proxy.subscribe_stream", { channel: { proxy: { subscribe_stream: { endpoint: "grpc://127.0.0.1:1" } } } }],
         ["channel.namespaces[0].map", { channel: { namespaces: [{ name: "a", map: { mode: "x" } }] } }],
         ["channel.namespaces[0].shared_poll", { channel: { namespaces: [{ name: "a", shared_poll: { x: 1 } }] } }],
