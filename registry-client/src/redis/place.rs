@@ -71,6 +71,8 @@ pub(super) struct Way {
     guide: Result<Guide, String>,
     resolver: Resolver,
     found: Option<(Endpoint, Instant)>,
+    /// The one that the log has named last: one that is found again and again while it does not answer is no news.
+    said: Option<Endpoint>,
     was_redirected: bool,
     must_ask: bool,
 }
@@ -89,6 +91,7 @@ impl Way {
             guide,
             resolver: Resolver::new(wait_max / 2),
             found: None,
+            said: None,
             was_redirected: false,
             must_ask: false,
         }
@@ -118,12 +121,9 @@ impl Way {
                     .ok_or_else(|| format!("slot {slot} of the cluster has no master"))?
             }
         };
-        if self
-            .found
-            .as_ref()
-            .is_none_or(|(known, _)| *known != endpoint)
-        {
+        if self.said.as_ref() != Some(&endpoint) {
             tracing::info!(%endpoint, "the registry is here");
+            self.said = Some(endpoint.clone());
         }
         self.found = Some((endpoint, Instant::now()));
         Ok(())
