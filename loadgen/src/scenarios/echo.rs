@@ -12,11 +12,12 @@ use serde::Serialize;
 
 use super::Stop;
 use super::open::{Member, Opening, check_descriptors, open};
+use super::window::Window;
 use crate::clients::link::{Link, LinkEvent};
 use crate::clients::websocket::{self, BINARY, CLOSE, PING, PONG, TEXT};
 use crate::net::{Event, Key, Net};
 use crate::pace::Pace;
-use crate::process::{CpuUse, CpuWindow};
+use crate::process::CpuUse;
 use crate::record::{Latencies, Summary};
 use crate::report::Output;
 use crate::target::Target;
@@ -107,8 +108,12 @@ pub(crate) fn run(
     let mut run = Run::new(target.raw_tcp, options, members);
 
     let started = Instant::now();
-    let measure_from = started + options.warmup;
-    let until = measure_from + options.duration;
+    let mut window = Window::new(
+        started,
+        options.warmup,
+        options.duration,
+        &options.server_pids,
+    );
     let mut pace = options.rate.map(|rate| Pace::new(started, rate));
     let mut next = 0;
     if run.closed_loop {
@@ -116,15 +121,13 @@ pub(crate) fn run(
             run.send(&mut net, index, Instant::now());
         }
     }
-    let mut window = None;
     loop {
         let now = Instant::now();
-        if window.is_none() && now >= measure_from {
+        if window.begins(now)? {
             run.latencies.clear();
             run.messages = 0;
-            window = Some(CpuWindow::start(&options.server_pids, now)?);
         }
-        if now >= until || stop.requested() || run.error.is_some() {
+        if window.is_over(now) || stop.requested() || run.error.is_some() {
             break;
         }
         if let Some(pace) = &mut pace {
@@ -140,19 +143,16 @@ pub(crate) fn run(
                 run.messages
             )
         });
-        let wake = if window.is_none() {
-            measure_from
-        } else {
-            until
-        };
+        let wake = window.next_at();
         let wake = pace.as_ref().map_or(wake, |pace| pace.next_at().min(wake));
         net.turn(Some(wake), &mut |net, key, event| {
             run.on_event(net, key, event);
         })?;
     }
-    let (messages, Some(window)) = (run.messages, window) else {
-        bail!("ended before the warm-up was over")
-    };
+    if let Some(error) = &run.error {
+        bail!("{error}");
+    }
+    let messages = run.messages;
     let cpu = window.finish(Instant::now())?;
     let missing = run.drain(&mut net)?;
     if let Some(error) = run.error {

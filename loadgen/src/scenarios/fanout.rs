@@ -10,13 +10,14 @@ use serde::Serialize;
 use super::Stop;
 use super::crowd::{answer_ping, gather, send_text};
 use super::open::{Member, check_descriptors};
+use super::window::Window;
 use crate::clients::centrifuge;
 use crate::clients::link::LinkEvent;
 use crate::clients::subscriber::{self, Deliveries, Stamp};
 use crate::clients::websocket::{CLOSE, close_code};
 use crate::net::{Event, Key, Net};
 use crate::pace::Pace;
-use crate::process::{CpuUse, CpuWindow};
+use crate::process::CpuUse;
 use crate::record::{Latencies, Summary};
 use crate::report::Output;
 use crate::target::Target;
@@ -112,19 +113,21 @@ pub(crate) fn run(
     let mut run = Run::new(options, members);
 
     let started = Instant::now();
-    let measure_from = started + options.warmup;
-    let until = measure_from + options.duration;
+    let mut window = Window::new(
+        started,
+        options.warmup,
+        options.duration,
+        &options.server_pids,
+    );
     let mut pace = Pace::new(started, options.rate);
-    let mut window = None;
     let mut expected = 0;
     loop {
         let now = Instant::now();
-        if window.is_none() && now >= measure_from {
+        if window.begins(now)? {
             run.latencies.clear();
             run.in_window = 0;
-            window = Some(CpuWindow::start(&options.server_pids, now)?);
         }
-        if now >= until || stop.requested() || run.error.is_some() {
+        if window.is_over(now) || stop.requested() || run.error.is_some() {
             break;
         }
         while let Some(intended) = pace.take(now) {
@@ -150,18 +153,17 @@ pub(crate) fn run(
                 run.received
             )
         });
-        let wake = if window.is_none() {
-            measure_from
-        } else {
-            until
-        };
-        net.turn(Some(pace.next_at().min(wake)), &mut |net, key, event| {
-            run.on_event(net, key, event);
-        })?;
+        net.turn(
+            Some(pace.next_at().min(window.next_at())),
+            &mut |net, key, event| {
+                run.on_event(net, key, event);
+            },
+        )?;
     }
-    let (deliveries, Some(window)) = (run.in_window, window) else {
-        bail!("ended before the warm-up was over: {:?}", run.error)
-    };
+    let deliveries = run.in_window;
+    if let Some(error) = &run.error {
+        bail!("{error}");
+    }
     let cpu = window.finish(Instant::now())?;
     let latency = run.latencies.summary();
     let drain_until = Instant::now() + DRAIN_MAX;

@@ -1,4 +1,5 @@
-//! One file a command. `open` is what most start with: many connections at a set pace.
+//! One file a command. `open` is what most start with: many connections at a set pace; `window` is what they
+//! measure.
 
 pub(crate) mod connect;
 pub(crate) mod crowd;
@@ -10,6 +11,7 @@ pub(crate) mod pairs;
 pub(crate) mod redis_publish;
 pub(crate) mod serve_echo;
 pub(crate) mod watch;
+pub(crate) mod window;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

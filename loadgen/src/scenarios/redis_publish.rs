@@ -13,11 +13,12 @@ use memchr::memmem;
 use serde::Serialize;
 
 use super::Stop;
+use super::window::Window;
 use crate::clients::resp::Values;
 use crate::clients::subscriber::{self, Deliveries, Stamp};
 use crate::net::{Event, Key, Net};
 use crate::pace::Pace;
-use crate::process::{CpuUse, CpuWindow};
+use crate::process::CpuUse;
 use crate::record::{Latencies, Summary};
 use crate::report::Output;
 
@@ -202,17 +203,19 @@ pub(crate) fn run(
     }
 
     let started = Instant::now();
-    let measure_from = started + options.warmup;
-    let until = measure_from + options.duration;
+    let mut window = Window::new(
+        started,
+        options.warmup,
+        options.duration,
+        &options.server_pids,
+    );
     let mut pace = Pace::new(started, options.rate);
-    let mut window = None;
     loop {
         let now = Instant::now();
-        if window.is_none() && now >= measure_from {
+        if window.begins(now)? {
             run.latencies.clear();
-            window = Some(CpuWindow::start(&options.server_pids, now)?);
         }
-        if now >= until || stop.requested() || run.error.is_some() {
+        if window.is_over(now) || stop.requested() || run.error.is_some() {
             break;
         }
         while let Some(intended) = pace.take(now) {
@@ -221,18 +224,16 @@ pub(crate) fn run(
             net.send(keys[PUBLISHER], template.with(sequence));
         }
         output.progress(now, || format!("{} deliveries", run.received));
-        let wake = if window.is_none() {
-            measure_from
-        } else {
-            until
-        };
-        net.turn(Some(pace.next_at().min(wake)), &mut |_, key, event| {
-            run.on_event(key, event);
-        })?;
+        net.turn(
+            Some(pace.next_at().min(window.next_at())),
+            &mut |_, key, event| {
+                run.on_event(key, event);
+            },
+        )?;
     }
-    let Some(window) = window else {
-        bail!("ended before the warm-up was over: {:?}", run.error)
-    };
+    if let Some(error) = &run.error {
+        bail!("{error}");
+    }
     let cpu = window.finish(Instant::now())?;
     let latency = run.latencies.summary();
     let published = run.intended.len() as u64;
