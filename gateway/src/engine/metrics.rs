@@ -54,8 +54,8 @@ pub struct EngineMetrics {
     pub redis_published: Count,
     /// Publications and subscriptions that Redis refused (for instance: not permitted).
     pub redis_refused: Count,
-    /// Publications that a server did not take because their channel was on its way to another one, or the
-    /// server itself was; each time counts.
+    /// Publications that a server did not take because their channel was on its way to another one, the
+    /// server itself was, or it had forgotten the script; each time counts.
     pub redis_detours: Count,
     /// Messages of other nodes received.
     pub redis_received: Count,

@@ -114,16 +114,20 @@ impl Proxy {
     }
 }
 
+/// A node at a server, and one behind a proxy of it.
+fn two_nodes() -> Option<(RedisServer, Proxy, RedisNode, RedisNode)> {
+    let server = RedisServer::start()?;
+    let proxy = Proxy::start(&server);
+    let nodes = [&server.url(), &proxy.url].map(|url| RedisNode::joined(url));
+    let [a, b] = nodes;
+    Some((server, proxy, a, b))
+}
+
 #[test]
 fn connections_that_swallow_everything_are_found_and_what_was_missed_is_read() {
-    let Some(server) = RedisServer::start() else {
+    let Some((_server, proxy, mut a, mut b)) = two_nodes() else {
         return;
     };
-    let proxy = Proxy::start(&server);
-    let (mut a, mut b) = (
-        RedisNode::joined(&server.url()),
-        RedisNode::joined(&proxy.url),
-    );
     let (key, _) = b.door.listening("room");
     for n in 1..=10 {
         a.door.publish("room", n).expect("accepted");
@@ -234,14 +238,9 @@ fn a_history_that_is_gone_is_announced_and_the_channel_begins_anew() {
 
 #[test]
 fn a_history_shorter_than_what_was_missed_is_announced() {
-    let Some(server) = RedisServer::start() else {
+    let Some((_server, proxy, mut a, mut b)) = two_nodes() else {
         return;
     };
-    let proxy = Proxy::start(&server);
-    let (mut a, mut b) = (
-        RedisNode::joined(&server.url()),
-        RedisNode::joined(&proxy.url),
-    );
     let (key, _) = b.door.listening("room");
     let short = PublishOptions {
         history: Some(HistoryOptions { size: 5, ..HISTORY }),

@@ -50,6 +50,15 @@ pub(super) struct Wait {
     pub(super) limit: Duration,
 }
 
+impl Wait {
+    /// Runs deferred work and waits for nothing.
+    pub(super) const NONE: Self = Self {
+        want: 0,
+        min_wait_us: 0,
+        limit: Duration::ZERO,
+    };
+}
+
 /// Submits `to_submit` entries and, with `wait`, runs deferred work and waits.
 ///
 /// # Errors

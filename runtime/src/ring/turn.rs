@@ -50,11 +50,7 @@ impl NetRing {
             let wait = self.parked_wait(limit);
             self.enter(Some(wait))
         } else {
-            self.enter(Some(Wait {
-                want: 0,
-                min_wait_us: 0,
-                limit: Duration::ZERO,
-            }))
+            self.enter(Some(Wait::NONE))
         };
         self.fresh_sends = 0;
         self.wake.unpark();
@@ -97,11 +93,7 @@ impl NetRing {
             if !self.kernel.submission().taskrun() {
                 return;
             }
-            let done = self.enter(Some(Wait {
-                want: 0,
-                min_wait_us: 0,
-                limit: Duration::ZERO,
-            }));
+            let done = self.enter(Some(Wait::NONE));
             self.reap();
             if done.is_err() {
                 return;

@@ -219,17 +219,15 @@ pub(super) fn answer(question: Question, answer: &Value, shards: &mut Shards) ->
             scan,
             reply,
         } => {
-            let result = match take(*scan, &channel, answer, shards) {
-                Scanned::More(scan) => {
-                    let scan = Box::new(scan);
+            let result = match members(*scan, &channel, answer, shards) {
+                Ok(result) => result,
+                Err(scan) => {
                     return Some(Question::Presence {
                         channel,
                         scan,
                         reply,
                     });
                 }
-                Scanned::All(members) => Ok(members),
-                Scanned::Failed(code) => Err(code),
             };
             shards.answer(reply, result, |asker, result| Event::Presence {
                 asker,
@@ -241,17 +239,15 @@ pub(super) fn answer(question: Question, answer: &Value, shards: &mut Shards) ->
             scan,
             reply,
         } => {
-            let result = match take(*scan, &channel, answer, shards) {
-                Scanned::More(scan) => {
-                    let scan = Box::new(scan);
+            let result = match members(*scan, &channel, answer, shards) {
+                Ok(result) => result.map(|members| stats(&members)),
+                Err(scan) => {
                     return Some(Question::PresenceStats {
                         channel,
                         scan,
                         reply,
                     });
                 }
-                Scanned::All(members) => Ok(stats(&members)),
-                Scanned::Failed(code) => Err(code),
             };
             let event = |asker, result| Event::PresenceStats { asker, result };
             shards.answer(reply, result, event);
@@ -267,10 +263,20 @@ pub(super) fn answer(question: Question, answer: &Value, shards: &mut Shards) ->
     None
 }
 
-fn take(scan: Scan, channel: &str, answer: &Value, shards: &Shards) -> Scanned {
+/// All members, or why there is no answer; as error what goes on behind a page that was not the last.
+fn members(
+    scan: Scan,
+    channel: &str,
+    answer: &Value,
+    shards: &Shards,
+) -> Result<Result<Members, ErrorCode>, Box<Scan>> {
     let (scanned, rejected) = scan.take(channel, answer, &shards.present);
     shards.metrics.rejected_content.add(rejected);
-    scanned
+    match scanned {
+        Scanned::More(scan) => Err(Box::new(scan)),
+        Scanned::All(members) => Ok(Ok(members)),
+        Scanned::Failed(code) => Ok(Err(code)),
+    }
 }
 
 fn page(query: &HistoryQuery, answer: &Value, shards: &Shards) -> Result<HistoryPage, ErrorCode> {

@@ -1,5 +1,5 @@
 //! Publications of one server's ledger that came to nothing there: it has answered that their channel
-//! belongs elsewhere, or they were never sent.
+//! belongs elsewhere or that it does not know the script, or they were never sent.
 //!
 //! Where one of a channel has come back, no later one of it is sent there, and all of them are handed out
 //! together, in order, when whatever was sent before has been answered.

@@ -92,6 +92,15 @@ impl Streams {
         self.wanted.first().is_some_and(|(at, _)| *at <= now)
     }
 
+    /// The read that is under way, which has come to its end, and whose it is.
+    fn take_sent(&mut self, channel: &str) -> Option<(&mut Stream, Sent)> {
+        let stream = self.channels.get_mut(channel)?;
+        match std::mem::take(&mut stream.read) {
+            Read::UnderWay(sent) => Some((stream, sent)),
+            _ => None,
+        }
+    }
+
     /// Redis has answered a read. True when the channel has no listeners left.
     pub(in super::super) fn read(
         &mut self,
@@ -100,10 +109,7 @@ impl Streams {
         now: Instant,
         shards: &mut Shards,
     ) -> bool {
-        let Some(stream) = self.channels.get_mut(channel) else {
-            return false;
-        };
-        let Read::UnderWay(sent) = std::mem::take(&mut stream.read) else {
+        let Some((stream, sent)) = self.take_sent(channel) else {
             return false;
         };
         if sent.purpose == Purpose::Outdated || !stream.has_listeners {
@@ -161,10 +167,7 @@ impl Streams {
         now: Instant,
         shards: &mut Shards,
     ) -> bool {
-        let Some(stream) = self.channels.get_mut(channel) else {
-            return false;
-        };
-        let Read::UnderWay(sent) = std::mem::take(&mut stream.read) else {
+        let Some((stream, sent)) = self.take_sent(channel) else {
             return false;
         };
         match sent.purpose {
