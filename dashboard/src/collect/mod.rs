@@ -9,6 +9,7 @@ mod ask;
 mod balancer;
 mod members;
 mod node;
+mod schedule;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +25,8 @@ use crate::limits;
 use crate::observe::{BalancerView, Moment, Observation};
 use crate::probe::Probe;
 use crate::topology::Topology;
+
+use schedule::Schedule;
 
 /// The newest document, ready to be sent: encoded once for everybody.
 #[derive(Clone, Debug)]
@@ -120,9 +123,7 @@ impl Collector {
     pub async fn run(mut self) {
         let mut probing = tokio::time::interval(limits::PROBE_EVERY);
         probing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // The first document waits for the registry's first word, but not for long.
-        let mut due = tokio::time::Instant::now() + limits::STREAM_GAP_MAX;
-        let mut published = None;
+        let mut schedule = Schedule::new(tokio::time::Instant::now());
         loop {
             tokio::select! {
                 _ = probing.tick() => self.probe(),
@@ -132,17 +133,16 @@ impl Collector {
                         return;
                     }
                     self.follow_members();
-                    due = soon(published, due);
+                    schedule.registry_spoke(tokio::time::Instant::now());
                 }
                 Some(answered) = self.asked.join_next() => {
                     if answered.is_ok_and(|answered| self.take(answered)) {
-                        due = soon(published, due);
+                        schedule.changed(tokio::time::Instant::now());
                     }
                 }
-                () = tokio::time::sleep_until(due) => {
+                () = tokio::time::sleep_until(schedule.due()) => {
                     self.publish();
-                    published = Some(tokio::time::Instant::now());
-                    due = tokio::time::Instant::now() + limits::STREAM_GAP_MAX;
+                    schedule.published(tokio::time::Instant::now());
                 }
             }
         }
@@ -273,13 +273,4 @@ impl Collector {
         }
         seen
     }
-}
-
-/// Now, unless a document has just gone out.
-fn soon(
-    published: Option<tokio::time::Instant>,
-    due: tokio::time::Instant,
-) -> tokio::time::Instant {
-    let now = tokio::time::Instant::now();
-    published.map_or(now, |at| now.max(at + limits::STREAM_GAP_MIN).min(due))
 }
