@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::clients::pubsub::Protocol;
 use crate::scenarios::open::Opening;
 use crate::scenarios::{connect, echo, fanout, idle, pairs, redis_publish, watch};
 
@@ -157,7 +158,7 @@ impl Window {
     }
 }
 
-/// Publications to many subscribers, Centrifuge protocol; checks order and completeness
+/// Publications to many subscribers; checks order and completeness
 #[derive(Debug, Args)]
 pub(crate) struct Fanout {
     #[command(flatten)]
@@ -165,6 +166,9 @@ pub(crate) struct Fanout {
     /// Where the publishers connect, if not where the subscribers do: another node
     #[arg(long, value_name = "URL")]
     publish_url: Option<String>,
+    /// What the server speaks
+    #[arg(long, value_enum, default_value_t = Protocol::Centrifuge)]
+    protocol: Protocol,
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=CONNECTIONS_MAX))]
     subscribers: u64,
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000))]
@@ -172,6 +176,12 @@ pub(crate) struct Fanout {
     /// Channels that subscribers are spread over and publishers take in turn
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=CONNECTIONS_MAX))]
     channels: u64,
+    /// Channels that each subscriber hears
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    per_subscriber: u64,
+    /// Subscribers beside these who stop reading; a second part with them follows the one without
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1000))]
+    slow_readers: u64,
     /// Publications per second, all publishers together
     #[arg(long, default_value_t = 100.0, value_parser = positive)]
     rate: f64,
@@ -218,6 +228,9 @@ pub(crate) struct Idle {
     connections: u64,
     #[arg(long, default_value = "idle")]
     channel: String,
+    /// What the server speaks
+    #[arg(long, value_enum, default_value_t = Protocol::Centrifuge)]
+    protocol: Protocol,
     /// Spread the connections over CHANNEL-0, CHANNEL-1, ...
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=CONNECTIONS_MAX))]
     channels: u64,
@@ -334,12 +347,17 @@ impl Fanout {
     }
 
     pub(crate) fn scenario(&self) -> fanout::Options {
+        // No channel without a subscriber.
+        let channels = self.channels.min(self.subscribers * self.per_subscriber);
         fanout::Options {
             url: self.common.url.clone(),
             publish_url: self.publish_url.clone(),
             subscribers: self.subscribers as usize,
             publishers: self.publishers as usize,
-            channels: self.channels.min(self.subscribers) as usize,
+            protocol: self.protocol,
+            channels: channels as usize,
+            per_subscriber: self.per_subscriber.min(channels) as usize,
+            slow_readers: self.slow_readers as usize,
             rate: self.rate,
             size: self.size as usize,
             warmup: self.window.warmup(),
@@ -375,6 +393,7 @@ impl Idle {
     pub(crate) fn scenario(&self) -> idle::Options {
         idle::Options {
             url: self.common.url.clone(),
+            protocol: self.protocol,
             connections: self.connections as usize,
             channel: self.channel.clone(),
             channels: self.channels.min(self.connections) as usize,

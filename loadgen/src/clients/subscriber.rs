@@ -22,6 +22,11 @@ pub(crate) fn data(stamp: Stamp, size: usize) -> String {
     data
 }
 
+/// The stamp of a publication's data that came alone.
+pub(crate) fn stamp_of(data: &[u8]) -> Option<Stamp> {
+    parse(data.strip_prefix(b"{")?.strip_prefix(MARK.as_bytes())?)
+}
+
 /// Finds the stamps in frames.
 #[derive(Debug)]
 pub(crate) struct Deliveries(Finder<'static>);
@@ -90,6 +95,10 @@ mod tests {
             Deliveries::new().of(frame.as_bytes()).collect::<Vec<_>>(),
             stamps
         );
+        for stamp in stamps {
+            assert_eq!(stamp_of(data(stamp, 100).as_bytes()), Some(stamp));
+        }
+        assert_eq!(stamp_of(b"{\"sequence\":1}"), None);
         assert_eq!(Deliveries::new().of(b"{}").count(), 0);
         assert_eq!(
             Deliveries::new()

@@ -1,53 +1,68 @@
-//! Subscribed connections in number: opened, connected and subscribed by the Centrifuge
-//! protocol, pings answered. What `fanout` and `idle` stand on.
+//! Connections of publishers and subscribers in number: opened, and ready for what they are there for.
+//! What `fanout` and `idle` stand on.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 use super::Stop;
-use super::open::{Member, Opening, open};
-use crate::clients::centrifuge;
-use crate::clients::link::LinkEvent;
-use crate::clients::websocket::{self, Frame, PING, PONG, TEXT};
+use super::open::{Opening, open};
+use crate::clients::link::{Link, LinkEvent};
+use crate::clients::pubsub::{Heard, Protocol, Role, Session};
+use crate::clients::subscriber::Deliveries;
 use crate::net::{Event, Key, Net};
 use crate::report::Output;
 use crate::target::Target;
 
-/// All subscriptions must stand within this after the last connection was opened.
-const SUBSCRIBE_MAX: Duration = Duration::from_secs(60);
+/// All must be ready within this after the last connection was opened.
+const READY_MAX: Duration = Duration::from_secs(60);
 
-/// Sends one masked text frame.
-pub(crate) fn send_text(net: &mut impl Net, key: Key, text: &str) {
-    let mut bytes = Vec::with_capacity(text.len() + 14);
-    websocket::frame(&mut bytes, TEXT, [0x5a, 0x17, 0xc3, 0x2d], text.as_bytes());
-    net.send(key, &bytes);
+/// One that is ready.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) key: Key,
+    pub(crate) link: Link,
+    pub(crate) session: Session,
 }
 
-/// Answers pings, of WebSocket and of Centrifuge; true when the frame was one.
-pub(crate) fn answer_ping(net: &mut impl Net, key: Key, frame: &Frame<'_>) -> bool {
-    match frame.opcode {
-        PING => {
-            let mut pong = Vec::new();
-            websocket::frame(&mut pong, PONG, [3, 1, 4, 1], frame.payload);
-            net.send(key, &pong);
-            true
+impl Member {
+    /// Takes what came, answers what wants an answer and hands out the rest. The error is what ends a run.
+    pub(crate) fn feed(
+        &mut self,
+        net: &mut impl Net,
+        bytes: &[u8],
+        deliveries: &Deliveries,
+        on_heard: &mut impl FnMut(Heard),
+    ) -> Result<(), String> {
+        let mut out = Vec::new();
+        let mut problem = None;
+        let session = &mut self.session;
+        let fed = self.link.feed(bytes, &mut |event| {
+            if let LinkEvent::Frame(frame) = event
+                && let Err(error) = session.receive(&frame, deliveries, &mut out, on_heard)
+            {
+                problem = Some(format!("{error:#}"));
+            }
+            problem.is_none()
+        });
+        if !out.is_empty() {
+            net.send(self.key, &out);
         }
-        TEXT if frame.payload == centrifuge::EMPTY.as_bytes() => {
-            send_text(net, key, centrifuge::EMPTY);
-            true
+        match problem {
+            Some(problem) => Err(problem),
+            None => fed.map_err(|failure| failure.to_string()),
         }
-        _ => false,
     }
 }
 
-/// Opens `count` connections, number i to `target(i)`, and subscribes it to `channel(i)`; with `None`
-/// it only connects. Each does so as soon as it is open: a server closes those that say nothing.
+/// Opens `count` connections, number i to `target(i)` and for `role(i)`. Each says what it is there for as
+/// soon as it is open: a server closes those that say nothing.
 pub(crate) fn gather<'t>(
     net: &mut impl Net,
+    protocol: Protocol,
     target: impl Fn(usize) -> &'t Target,
     count: usize,
-    channel: impl Fn(usize) -> Option<String>,
+    role: impl Fn(usize) -> Role,
     output: &Output,
     stop: &Stop,
 ) -> Result<Vec<Member>> {
@@ -57,55 +72,71 @@ pub(crate) fn gather<'t>(
         timeout: Duration::from_secs(10),
         close_when_open: false,
     };
-    let path = |number: usize| target(number).path_with("sid", &format!("crowd-{number}"));
-    let mut crowd = Gathering::default();
+    let paths = (0..count)
+        .map(|number| protocol.path(target(number), number, &role(number)))
+        .collect::<Result<Vec<_>>>()?;
+    let mut gathering = Gathering {
+        sessions: (0..count)
+            .map(|number| protocol.session(&role(number)))
+            .collect(),
+        deliveries: Deliveries::new(),
+        ready: 0,
+        problem: None,
+    };
     let opened = open(
         net,
         &target,
         &opening,
-        path,
+        |number| paths[number].clone(),
         output,
         stop,
-        &mut |net, key, event| {
-            crowd.on_event(net, key, channel(key.tag), event);
-        },
+        &mut |net, key, event| gathering.on_event(net, key, &role, event),
     )?;
-    if let Some(problem) = crowd.problem {
+    if let Some(problem) = gathering.problem {
         bail!("{problem}");
     }
     let mut members = opened.all()?;
-    let until = Instant::now() + SUBSCRIBE_MAX;
-    while crowd.answered < count {
-        let (now, answered) = (Instant::now(), crowd.answered);
+    let until = Instant::now() + READY_MAX;
+    while gathering.ready < count {
+        let (now, ready) = (Instant::now(), gathering.ready);
         if now >= until || stop.requested() {
-            bail!("{answered} of {count} subscriptions stood when the time was over");
+            bail!("{ready} of {count} connections were ready when the time was over");
         }
-        output.progress(now, || format!("{answered} of {count} subscribed"));
+        output.progress(now, || format!("{ready} of {count} ready"));
         net.turn(Some(until), &mut |net, key, event| match event {
             Event::Connected => {}
-            Event::Closed(error) => crowd.fail(key, &format!("closed: {error:?}")),
+            Event::Closed(error) => gathering.fail(key, &format!("closed: {error:?}")),
             Event::Data(bytes) => {
                 let fed = members[key.tag].link.feed(bytes, &mut |event| {
-                    crowd.on_event(net, key, channel(key.tag), event);
+                    gathering.on_event(net, key, &role, event);
                     true
                 });
                 if let Err(failure) = fed {
-                    crowd.fail(key, &failure.to_string());
+                    gathering.fail(key, &failure.to_string());
                 }
             }
         })?;
-        if let Some(problem) = crowd.problem {
+        if let Some(problem) = gathering.problem {
             bail!("{problem}");
         }
     }
-    Ok(members)
+    Ok(members
+        .into_iter()
+        .zip(gathering.sessions)
+        .map(|(member, session)| Member {
+            key: member.key,
+            link: member.link,
+            session,
+        })
+        .collect())
 }
 
 /// How far [`gather`] is.
-#[derive(Default)]
 struct Gathering {
-    /// Connections that have the last answer they wait for.
-    answered: usize,
+    sessions: Vec<Session>,
+    deliveries: Deliveries,
+    /// Connections that are.
+    ready: usize,
     /// The first one.
     problem: Option<String>,
 }
@@ -115,23 +146,28 @@ impl Gathering {
         &mut self,
         net: &mut impl Net,
         key: Key,
-        channel: Option<String>,
+        role: impl Fn(usize) -> Role,
         event: LinkEvent<'_>,
     ) {
+        let mut out = Vec::new();
+        let session = &mut self.sessions[key.tag];
         match event {
             LinkEvent::Open => {
-                let mut commands = centrifuge::connect(1);
-                if let Some(channel) = channel {
-                    commands.push('\n');
-                    commands.push_str(&centrifuge::subscribe(2, &channel, None));
-                }
-                send_text(net, key, &commands);
+                let ready = session.opened(&mut out, &role(key.tag));
+                self.ready += usize::from(ready);
             }
-            LinkEvent::Frame(frame) if answer_ping(net, key, &frame) => {}
-            LinkEvent::Frame(frame) => match done(&frame, channel.is_some()) {
-                Ok(done) => self.answered += usize::from(done),
-                Err(what) => self.fail(key, &what),
-            },
+            LinkEvent::Frame(frame) => {
+                let ready = &mut self.ready;
+                let received = session.receive(&frame, &self.deliveries, &mut out, &mut |heard| {
+                    *ready += usize::from(heard == Heard::Ready);
+                });
+                if let Err(problem) = received {
+                    self.fail(key, &format!("{problem:#}"));
+                }
+            }
+        }
+        if !out.is_empty() {
+            net.send(key, &out);
         }
     }
 
@@ -140,27 +176,4 @@ impl Gathering {
         self.problem
             .get_or_insert_with(|| format!("connection {number}: {what}"));
     }
-}
-
-/// The frame holds the last answer that is waited for.
-fn done(frame: &Frame<'_>, wants_subscription: bool) -> Result<bool, String> {
-    if frame.opcode == websocket::CLOSE {
-        return Err(format!(
-            "closed with {}",
-            websocket::close_code(frame.payload)
-        ));
-    }
-    let mut done = false;
-    for line in centrifuge::lines(frame.payload) {
-        let line = line.map_err(|error| format!("not a reply: {error}"))?;
-        if let Some(error) = line.error {
-            return Err(format!("error {} {}", error.code, error.message));
-        }
-        done |= if wants_subscription {
-            line.subscribe.is_some()
-        } else {
-            line.connect.is_some()
-        };
-    }
-    Ok(done)
 }

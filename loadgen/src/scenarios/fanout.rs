@@ -1,20 +1,21 @@
-//! `fanout`: publications to many subscribers by the Centrifuge protocol; open loop.
-//! Every subscriber checks order and completeness, per publisher.
+//! `fanout`: publications to many subscribers; open loop. Every subscriber checks order and completeness,
+//! per publisher and channel. With slow readers a second part follows in which these are there too, so
+//! that what they do to the others is found in one run.
 
 use std::fmt;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use serde::Serialize;
 
 use super::Stop;
-use super::crowd::{answer_ping, gather, send_text};
-use super::open::{Member, check_descriptors};
+use super::crowd::{Member, gather};
+use super::open::check_descriptors;
+use super::slow::SlowReader;
 use super::window::Window;
-use crate::clients::centrifuge;
-use crate::clients::link::LinkEvent;
+use crate::clients::pubsub::{Heard, Protocol, Role};
 use crate::clients::subscriber::{self, Deliveries, Stamp};
-use crate::clients::websocket::{CLOSE, close_code};
 use crate::net::{Event, Key, Net};
 use crate::pace::Pace;
 use crate::process::CpuUse;
@@ -31,9 +32,14 @@ pub(crate) struct Options {
     pub(crate) url: String,
     /// Where the publishers connect; none: where the subscribers do.
     pub(crate) publish_url: Option<String>,
+    pub(crate) protocol: Protocol,
     pub(crate) subscribers: usize,
     pub(crate) publishers: usize,
     pub(crate) channels: usize,
+    /// Channels that each subscriber hears, at most `channels`.
+    pub(crate) per_subscriber: usize,
+    /// Subscribers beside these who stop reading for the second part; 0: there is none.
+    pub(crate) slow_readers: usize,
     /// Publications per second, all publishers together.
     pub(crate) rate: f64,
     /// Bytes of each publication's data.
@@ -51,6 +57,7 @@ pub(crate) struct Report {
     subscribers: usize,
     publishers: usize,
     channels: usize,
+    per_subscriber: usize,
     rate: f64,
     size: usize,
     /// Over the whole run, warm-up included.
@@ -68,18 +75,29 @@ pub(crate) struct Report {
     /// From the intended publish to the receipt, every delivery.
     latency: Summary,
     cpu: CpuUse,
+    /// The second part: the same beside slow readers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beside_slow: Option<Part>,
 }
 
-struct Run {
+/// What one part of a run found.
+#[derive(Debug, Serialize)]
+struct Part {
+    deliveries: u64,
+    latency: Summary,
+    cpu: CpuUse,
+}
+
+struct Run<'o> {
+    options: &'o Options,
+    run_id: u32,
     members: Vec<Member>,
-    subscribers: usize,
-    /// By subscriber and publisher: the next sequence number due.
+    /// By subscriber, channel of the subscriber, and publisher: the next sequence number due.
     due: Vec<u64>,
-    publishers: usize,
-    /// Channels: the distance between two numbers of a publisher in one channel.
-    step: u64,
     /// Intended times by publisher and sequence number.
     intended: Vec<Vec<Instant>>,
+    pace: Pace,
+    expected: u64,
     deliveries: Deliveries,
     latencies: Latencies,
     in_window: u64,
@@ -95,12 +113,10 @@ pub(crate) fn run(
     output: &Output,
     stop: &Stop,
 ) -> Result<Report> {
-    check_descriptors(options.subscribers + options.publishers)?;
+    let total = options.subscribers + options.publishers;
+    check_descriptors(total + options.slow_readers)?;
     let target = Target::parse(&options.url)?;
     let run_id = fastrand::u32(..);
-    let channel = |number: usize| format!("fanout-{run_id:08x}-{}", number % options.channels);
-    let total = options.subscribers + options.publishers;
-    let wanted = |number: usize| (number < options.subscribers).then(|| channel(number));
     let publishing = match &options.publish_url {
         Some(url) => Target::parse(url)?,
         None => target.clone(),
@@ -109,113 +125,100 @@ pub(crate) fn run(
         true => &target,
         false => &publishing,
     };
-    let members = gather(&mut net, place, total, wanted, output, stop)?;
-    let mut run = Run::new(options, members);
-
-    let started = Instant::now();
-    let mut window = Window::new(
-        started,
-        options.warmup,
-        options.duration,
-        &options.server_pids,
-    );
-    let mut pace = Pace::new(started, options.rate);
-    let mut expected = 0;
-    loop {
-        let now = Instant::now();
-        if window.begins(now)? {
-            run.latencies.clear();
-            run.in_window = 0;
-        }
-        if window.is_over(now) || stop.requested() || run.error.is_some() {
-            break;
-        }
-        while let Some(intended) = pace.take(now) {
-            // Publisher p publishes to each channel in turn, so its sequence in a channel counts every one of them.
-            let number = (pace.taken() - 1) as usize;
-            let publisher = number % options.publishers;
-            let round = number / options.publishers;
-            let channel_number = round % options.channels;
-            run.publish(
-                &mut net,
-                publisher,
-                intended,
-                &channel(channel_number),
-                channel_number,
-                options,
-            );
-            expected += listeners(options, channel_number);
-        }
-        output.progress(now, || {
-            format!(
-                "{:.1} s, {} deliveries",
-                (now - started).as_secs_f64(),
-                run.received
-            )
-        });
-        net.turn(
-            Some(pace.next_at().min(window.next_at())),
-            &mut |net, key, event| {
-                run.on_event(net, key, event);
-            },
-        )?;
+    let members = gather(
+        &mut net,
+        options.protocol,
+        place,
+        total,
+        |number| role(options, run_id, number),
+        output,
+        stop,
+    )?;
+    let mut run = Run::new(options, run_id, members);
+    let first = run.part(&mut net, options.warmup, output, stop)?;
+    let mut slow = None;
+    if options.slow_readers > 0 {
+        let silent = run.join_slow_readers(&mut net, &target, output, stop)?;
+        let part = run.part(&mut net, options.warmup, output, stop)?;
+        slow = Some((silent, part));
     }
-    let deliveries = run.in_window;
-    if let Some(error) = &run.error {
-        bail!("{error}");
-    }
-    let cpu = window.finish(Instant::now())?;
-    let latency = run.latencies.summary();
-    let drain_until = Instant::now() + DRAIN_MAX;
-    while run.received < expected && Instant::now() < drain_until && run.error.is_none() {
-        net.turn(Some(drain_until), &mut |net, key, event| {
-            run.on_event(net, key, event);
-        })?;
-    }
+    run.drain(&mut net, stop)?;
     if let Some(error) = run.error {
         bail!("{error}");
     }
+    let beside_slow = slow.map(|(silent, part)| {
+        // They were there until here.
+        drop(silent);
+        part
+    });
     Ok(Report {
         scenario: "fanout",
         url: options.url.clone(),
         subscribers: options.subscribers,
         publishers: options.publishers,
         channels: options.channels,
+        per_subscriber: options.per_subscriber,
         rate: options.rate,
         size: options.size,
-        published: pace.taken(),
+        published: run.pace.taken(),
         refused: run.refused,
-        expected,
+        expected: run.expected,
         received: run.received,
-        missing: expected.saturating_sub(run.received),
+        missing: run.expected.saturating_sub(run.received),
         out_of_order: run.out_of_order,
-        deliveries,
-        deliveries_per_s: deliveries as f64 / cpu.window_s,
-        deliveries_per_cpu_s: cpu.per_server_cpu_s(deliveries),
-        latency,
-        cpu,
+        deliveries: first.deliveries,
+        deliveries_per_s: first.deliveries as f64 / first.cpu.window_s,
+        deliveries_per_cpu_s: first.cpu.per_server_cpu_s(first.deliveries),
+        latency: first.latency,
+        cpu: first.cpu,
+        beside_slow,
     })
 }
 
-/// Subscribers of a channel: number i listens to channel `i % channels`.
-fn listeners(options: &Options, channel: usize) -> u64 {
-    ((options.subscribers + options.channels - 1 - channel) / options.channels) as u64
+fn channel_name(run_id: u32, channel: usize) -> String {
+    format!("fanout-{run_id:08x}-{channel}")
 }
 
-impl Run {
-    fn new(options: &Options, members: Vec<Member>) -> Self {
+/// Subscriber i hears the channels from `i * per_subscriber` on; publishers come behind the subscribers.
+fn role(options: &Options, run_id: u32, number: usize) -> Role {
+    let name = |channel: usize| channel_name(run_id, channel % options.channels);
+    match number < options.subscribers {
+        true => {
+            let first = number * options.per_subscriber;
+            Role::Subscriber((first..first + options.per_subscriber).map(name).collect())
+        }
+        false => Role::Publisher((0..options.channels).map(name).collect()),
+    }
+}
+
+/// Which of a subscriber's channels a channel is, if it is one.
+fn place_of(options: &Options, subscriber: usize, channel: usize) -> Option<usize> {
+    let first = subscriber * options.per_subscriber % options.channels;
+    let place = (channel + options.channels - first) % options.channels;
+    (place < options.per_subscriber).then_some(place)
+}
+
+/// Subscribers of a channel.
+fn listeners(options: &Options, channel: usize) -> u64 {
+    let subscriptions = options.subscribers * options.per_subscriber;
+    ((subscriptions + options.channels - 1 - channel) / options.channels) as u64
+}
+
+impl<'o> Run<'o> {
+    fn new(options: &'o Options, run_id: u32, members: Vec<Member>) -> Self {
         // Publishers number their publications over all channels: in channel c a subscriber sees every
         // `channels`-th, starting with c.
-        let due = (0..options.subscribers)
+        let due = (0..options.subscribers * options.per_subscriber)
             .flat_map(|number| vec![(number % options.channels) as u64; options.publishers])
             .collect();
         Self {
+            options,
+            run_id,
             members,
-            subscribers: options.subscribers,
             due,
-            publishers: options.publishers,
-            step: options.channels as u64,
             intended: vec![Vec::new(); options.publishers],
+            pace: Pace::new(Instant::now(), options.rate),
+            expected: 0,
             deliveries: Deliveries::new(),
             latencies: Latencies::new(),
             in_window: 0,
@@ -226,31 +229,122 @@ impl Run {
         }
     }
 
-    fn publish(
+    /// Publishes through the warm-up and a measured window.
+    fn part(
         &mut self,
         net: &mut impl Net,
-        publisher: usize,
-        intended: Instant,
-        channel: &str,
-        number: usize,
-        options: &Options,
-    ) {
+        warmup: Duration,
+        output: &Output,
+        stop: &Stop,
+    ) -> Result<Part> {
+        let options = self.options;
+        let started = Instant::now();
+        let mut window = Window::new(started, warmup, options.duration, &options.server_pids);
+        loop {
+            let now = Instant::now();
+            if window.begins(now)? {
+                self.latencies.clear();
+                self.in_window = 0;
+            }
+            if window.is_over(now) || stop.requested() || self.error.is_some() {
+                break;
+            }
+            self.turn(net, now, window.next_at(), output)?;
+        }
+        if let Some(error) = &self.error {
+            bail!("{error}");
+        }
+        Ok(Part {
+            cpu: window.finish(Instant::now())?,
+            deliveries: self.in_window,
+            latency: self.latencies.summary(),
+        })
+    }
+
+    /// Publishes on until all slow readers have subscribed; they are silent from then on.
+    fn join_slow_readers(
+        &mut self,
+        net: &mut impl Net,
+        target: &Target,
+        output: &Output,
+        stop: &Stop,
+    ) -> Result<Vec<TcpStream>> {
+        let options = self.options;
+        let joining: Vec<SlowReader> = (0..options.slow_readers)
+            .map(|number| {
+                // They take the channels in turn, from the first on.
+                let role = role(options, self.run_id, number % options.subscribers);
+                let number = options.subscribers + options.publishers + number;
+                SlowReader::start(options.protocol, target.clone(), number, role)
+            })
+            .collect();
+        while !stop.requested()
+            && self.error.is_none()
+            && !joining.iter().all(SlowReader::is_subscribed)
+        {
+            let now = Instant::now();
+            self.turn(net, now, now + Duration::from_millis(10), output)?;
+        }
+        joining.into_iter().map(SlowReader::silent).collect()
+    }
+
+    /// Waits for the deliveries under way.
+    fn drain(&mut self, net: &mut impl Net, stop: &Stop) -> Result<()> {
+        let until = Instant::now() + DRAIN_MAX;
+        while self.received < self.expected
+            && Instant::now() < until
+            && !stop.requested()
+            && self.error.is_none()
+        {
+            net.turn(Some(until), &mut |net, key, event| {
+                self.on_event(net, key, event);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Publishes what is due, and takes what comes until the next is or `until`.
+    fn turn(
+        &mut self,
+        net: &mut impl Net,
+        now: Instant,
+        until: Instant,
+        output: &Output,
+    ) -> Result<()> {
+        let options = self.options;
+        while let Some(intended) = self.pace.take(now) {
+            // Publisher p publishes to each channel in turn, so its sequence in a channel counts every one of them.
+            let number = (self.pace.taken() - 1) as usize;
+            let publisher = number % options.publishers;
+            let channel = number / options.publishers % options.channels;
+            self.publish(net, publisher, channel, intended);
+            self.expected += listeners(options, channel);
+        }
+        output.progress(now, || format!("{} deliveries", self.received));
+        let until = self.pace.next_at().min(until);
+        net.turn(Some(until), &mut |net, key, event| {
+            self.on_event(net, key, event);
+        })?;
+        Ok(())
+    }
+
+    fn publish(&mut self, net: &mut impl Net, publisher: usize, channel: usize, intended: Instant) {
+        let options = self.options;
         let sequence = self.intended[publisher].len() as u64;
-        debug_assert_eq!(sequence as usize % options.channels, number);
+        debug_assert_eq!(sequence as usize % options.channels, channel);
         self.intended[publisher].push(intended);
-        let data = subscriber::data(
-            Stamp {
-                publisher: publisher as u32,
-                sequence,
-            },
-            options.size,
+        let stamp = Stamp {
+            publisher: publisher as u32,
+            sequence,
+        };
+        let mut out = Vec::with_capacity(options.size + 128);
+        options.protocol.publish(
+            &mut out,
+            (sequence % 1_000_000_000) as u32,
+            &channel_name(self.run_id, channel),
+            &subscriber::data(stamp, options.size),
         );
-        let id = 3 + (sequence % 1_000_000_000) as u32;
-        send_text(
-            net,
-            self.members[self.subscribers + publisher].key,
-            &centrifuge::publish(id, channel, &data),
-        );
+        net.send(self.members[options.subscribers + publisher].key, &out);
     }
 
     fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) {
@@ -264,69 +358,72 @@ impl Run {
             }
             Event::Data(bytes) => {
                 let now = Instant::now();
-                let mut link = std::mem::take(&mut self.members[key.tag].link);
-                let fed = link.feed(bytes, &mut |event| {
-                    if let LinkEvent::Frame(frame) = event {
-                        if frame.opcode == CLOSE {
-                            self.error.get_or_insert(format!(
-                                "connection {}: closed with {}",
-                                key.tag,
-                                close_code(frame.payload)
-                            ));
-                        } else if !answer_ping(net, key, &frame) {
-                            if key.tag < self.subscribers {
-                                self.delivered(key.tag, frame.payload, now);
-                            } else {
-                                self.answered(frame.payload);
-                            }
+                // A disjoint borrow of the member and of what it is checked against.
+                let Self {
+                    options,
+                    members,
+                    due,
+                    intended,
+                    deliveries,
+                    latencies,
+                    in_window,
+                    received,
+                    out_of_order,
+                    refused,
+                    error,
+                    ..
+                } = self;
+                let mut heard = |heard: Heard| match heard {
+                    Heard::Delivery(stamp) => match check(options, due, intended, key.tag, stamp) {
+                        Ok(Some(intended)) => {
+                            *received += 1;
+                            *in_window += 1;
+                            latencies.record(intended, now);
                         }
-                    }
-                    true
-                });
-                self.members[key.tag].link = link;
-                if let Err(failure) = fed {
-                    self.error
-                        .get_or_insert(format!("connection {}: {failure}", key.tag));
+                        Ok(None) => *out_of_order += 1,
+                        Err(what) => {
+                            error.get_or_insert(what);
+                        }
+                    },
+                    Heard::Refused => *refused += 1,
+                    Heard::Ready => {}
+                };
+                let fed = members[key.tag].feed(net, bytes, deliveries, &mut heard);
+                if let Err(problem) = fed {
+                    error.get_or_insert(format!("connection {}: {problem}", key.tag));
                 }
             }
         }
     }
+}
 
-    fn delivered(&mut self, subscriber: usize, frame: &[u8], now: Instant) {
-        for stamp in self.deliveries.of(frame) {
-            let publisher = stamp.publisher as usize;
-            let Some(intended) = self
-                .intended
-                .get(publisher)
-                .and_then(|times| times.get(stamp.sequence as usize))
-            else {
-                self.error.get_or_insert(format!(
-                    "subscriber {subscriber} received what nobody sent: {stamp:?}"
-                ));
-                return;
-            };
-            let due = &mut self.due[subscriber * self.publishers + publisher];
-            if stamp.sequence < *due {
-                self.out_of_order += 1;
-            } else {
-                *due = stamp.sequence + self.step;
-                self.received += 1;
-                self.in_window += 1;
-                self.latencies.record(*intended, now);
-            }
-        }
+/// When a delivery was meant to be published; `None`: it came out of order or again.
+fn check(
+    options: &Options,
+    due: &mut [u64],
+    intended: &[Vec<Instant>],
+    subscriber: usize,
+    stamp: Stamp,
+) -> Result<Option<Instant>, String> {
+    let publisher = stamp.publisher as usize;
+    let channel = stamp.sequence as usize % options.channels;
+    let sent = intended
+        .get(publisher)
+        .and_then(|times| times.get(stamp.sequence as usize));
+    let place = (subscriber < options.subscribers)
+        .then(|| place_of(options, subscriber, channel))
+        .flatten();
+    let (Some(sent), Some(place)) = (sent, place) else {
+        return Err(format!(
+            "connection {subscriber} received what nobody sent to it: {stamp:?}"
+        ));
+    };
+    let slot = (subscriber * options.per_subscriber + place) * options.publishers + publisher;
+    if stamp.sequence < due[slot] {
+        return Ok(None);
     }
-
-    fn answered(&mut self, frame: &[u8]) {
-        for line in centrifuge::lines(frame) {
-            match line {
-                Ok(line) => self.refused += u64::from(line.error.is_some()),
-                Err(error) => {
-                    self.error.get_or_insert(format!("not a reply: {error}"));
-                }
-            }
-        }
-    }
+    due[slot] = stamp.sequence + options.channels as u64;
+    Ok(Some(*sent))
 }
 
 impl Report {
@@ -339,10 +436,11 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "fanout: {} subscribers, {} publishers, {} channels, {}/s of {} bytes: {:.0} deliveries/s",
+            "fanout: {} subscribers, {} publishers, {} channels ({} each), {}/s of {} bytes: {:.0} deliveries/s",
             self.subscribers,
             self.publishers,
             self.channels,
+            self.per_subscriber,
             self.rate,
             self.size,
             self.deliveries_per_s
@@ -356,6 +454,81 @@ impl fmt::Display for Report {
             writeln!(f, "per server CPU-second: {per_cpu:.0} deliveries")?;
         }
         writeln!(f, "publish to receipt: {}", self.latency)?;
+        if let Some(part) = &self.beside_slow {
+            writeln!(f, "beside slow readers: {}", part.latency)?;
+        }
         write!(f, "{}", self.cpu)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(subscribers: usize, channels: usize, per_subscriber: usize) -> Options {
+        Options {
+            url: String::new(),
+            publish_url: None,
+            protocol: Protocol::Centrifuge,
+            subscribers,
+            publishers: 2,
+            channels,
+            per_subscriber,
+            slow_readers: 0,
+            rate: 1.0,
+            size: 1,
+            warmup: Duration::ZERO,
+            duration: Duration::ZERO,
+            server_pids: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_a_subscriber_hears_is_what_is_counted_for_it() {
+        for (subscribers, channels, per_subscriber) in
+            [(1, 1, 1), (7, 3, 1), (10, 10, 10), (5, 7, 3), (20, 4, 2)]
+        {
+            let options = options(subscribers, channels, per_subscriber);
+            for channel in 0..channels {
+                let name = channel_name(1, channel);
+                let mut count = 0;
+                for subscriber in 0..subscribers {
+                    let Role::Subscriber(names) = role(&options, 1, subscriber) else {
+                        panic!("a subscriber");
+                    };
+                    let place = names.iter().position(|heard| *heard == name);
+                    assert_eq!(place, place_of(&options, subscriber, channel));
+                    count += u64::from(place.is_some());
+                }
+                assert_eq!(count, listeners(&options, channel), "{options:?} {channel}");
+            }
+        }
+    }
+
+    #[test]
+    fn order_is_checked_for_each_publisher_and_channel_of_a_subscriber() {
+        // Subscriber 1 hears channels 2 and 0 of 3.
+        let options = options(2, 3, 2);
+        let now = Instant::now();
+        let intended = vec![vec![now; 9]; 2];
+        let members = Vec::new();
+        let mut due = Run::new(&options, 1, members).due;
+        let mut heard = |publisher, sequence| {
+            let stamp = Stamp {
+                publisher,
+                sequence,
+            };
+            check(&options, &mut due, &intended, 1, stamp).map(|sent| sent.is_some())
+        };
+        // Of two channels in any order, of one in its order, none twice.
+        assert_eq!(heard(0, 5), Ok(true));
+        assert_eq!(heard(0, 3), Ok(true));
+        assert_eq!(heard(0, 2), Ok(false));
+        assert_eq!(heard(0, 5), Ok(false));
+        assert_eq!(heard(1, 2), Ok(true));
+        assert_eq!(heard(0, 6), Ok(true));
+        // Of a channel that it does not hear, and what was never sent.
+        assert!(heard(0, 4).is_err());
+        assert!(heard(0, 9).is_err());
     }
 }

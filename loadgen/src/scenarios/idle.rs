@@ -7,9 +7,10 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 
 use super::Stop;
-use super::crowd::{answer_ping, gather};
+use super::crowd::gather;
 use super::open::check_descriptors;
-use crate::clients::link::LinkEvent;
+use crate::clients::pubsub::{Protocol, Role};
+use crate::clients::subscriber::Deliveries;
 use crate::net::{EpollNet, Event, Net};
 use crate::process::{self, Memory};
 use crate::report::Output;
@@ -19,6 +20,7 @@ use crate::target::Target;
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) url: String,
+    pub(crate) protocol: Protocol,
     pub(crate) connections: usize,
     pub(crate) channel: String,
     /// Channels that the connections are spread over: `CHANNEL`, or `CHANNEL-0`, `CHANNEL-1`, ...
@@ -51,35 +53,30 @@ pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Rep
     let target = Target::parse(&options.url)?;
     let before = process::memory(options.server_pid)?;
     let mut net = EpollNet::new()?;
-    let channel = |number: usize| {
-        Some(match options.channels {
-            1 => options.channel.clone(),
-            channels => format!("{}-{}", options.channel, number % channels),
-        })
+    let channel = |number: usize| match options.channels {
+        1 => options.channel.clone(),
+        channels => format!("{}-{}", options.channel, number % channels),
     };
     let mut members = gather(
         &mut net,
+        options.protocol,
         |_| &target,
         options.connections,
-        channel,
+        |number| Role::Subscriber(vec![channel(number)]),
         output,
         stop,
     )?;
     let started = Instant::now();
     let cpu_before = process::cpu_time(options.server_pid)?;
     let until = started + options.hold;
+    let deliveries = Deliveries::new();
     let mut lost = 0;
     while Instant::now() < until && !stop.requested() {
         net.turn(Some(until), &mut |net, key, event| match event {
             Event::Connected => {}
             Event::Closed(_) => lost += 1,
             Event::Data(bytes) => {
-                let fed = members[key.tag].link.feed(bytes, &mut |event| {
-                    if let LinkEvent::Frame(frame) = event {
-                        answer_ping(net, key, &frame);
-                    }
-                    true
-                });
+                let fed = members[key.tag].feed(net, bytes, &deliveries, &mut |_| {});
                 lost += usize::from(fed.is_err());
             }
         })?;

@@ -10,6 +10,7 @@ pub(crate) mod open;
 pub(crate) mod pairs;
 pub(crate) mod redis_publish;
 pub(crate) mod serve_echo;
+pub(crate) mod slow;
 pub(crate) mod watch;
 pub(crate) mod window;
 
