@@ -22,7 +22,7 @@ use crate::net::{EpollNet, RingNet};
 use crate::options::{Cli, Command, Engine};
 use crate::report::Output;
 use crate::scenarios::{
-    Stop, connect, echo, fanout, idle, pairs, redis_publish, serve_echo, watch,
+    Stop, bulk, connect, echo, fanout, http, idle, pairs, redis_publish, serve_echo, watch,
 };
 
 fn main() -> ExitCode {
@@ -65,6 +65,14 @@ fn run(command: &Command, output: &Output) -> Result<bool> {
         Command::ServeEcho(options) => {
             serve_echo::run(options.listen, output, &stop).map(|()| true)
         }
+        Command::Bulk(options) => {
+            let report = bulk::run(options, output, &stop)?;
+            output.finish(&report);
+            Ok(report.complete())
+        }
+        Command::ServeBulk(options) => {
+            bulk::serve::run(options.listen, output, &stop).map(|()| true)
+        }
         Command::Fanout(options) => {
             let report = match engine(options.engine(), output)? {
                 Loop::Ring(net) => fanout::run(*net, &options.scenario(), output, &stop)?,
@@ -81,6 +89,14 @@ fn run(command: &Command, output: &Output) -> Result<bool> {
             };
             output.finish(&report);
             Ok(report.complete())
+        }
+        Command::Http(options) => {
+            let report = match engine(None, output)? {
+                Loop::Ring(net) => http::run(*net, options, output, &stop)?,
+                Loop::Epoll(net) => http::run(*net, options, output, &stop)?,
+            };
+            output.finish(&report);
+            Ok(true)
         }
         Command::Idle(options) => {
             let report = idle::run(&options.scenario(), output, &stop)?;

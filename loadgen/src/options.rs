@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::clients::pubsub::Protocol;
 use crate::scenarios::open::Opening;
-use crate::scenarios::{connect, echo, fanout, idle, pairs, redis_publish, watch};
+use crate::scenarios::{bulk, connect, echo, fanout, http, idle, pairs, redis_publish, watch};
 
 /// Longest run of any command.
 const DURATION_S_MAX: u64 = 24 * 3600;
@@ -34,9 +34,13 @@ pub(crate) enum Command {
     Fanout(Fanout),
     RedisPublish(RedisPublish),
     Idle(Idle),
+    Http(http::Options),
     /// Round trips through a TCP balancer (ws:// or tcp://); --server-pid is the balancer's
     Relay(Echo),
     ServeEcho(ServeEcho),
+    Bulk(bulk::Options),
+    /// The far side of `bulk`
+    ServeBulk(ServeEcho),
     Watch(Watch),
     Pairs(pairs::Options),
 }
@@ -50,7 +54,9 @@ impl Command {
             Self::Fanout(options) => options.common.json,
             Self::RedisPublish(options) => options.json,
             Self::Idle(options) => options.common.json,
-            Self::ServeEcho(options) => options.json,
+            Self::ServeEcho(options) | Self::ServeBulk(options) => options.json,
+            Self::Bulk(options) => options.json,
+            Self::Http(options) => options.json,
             Self::Watch(options) => options.common.json,
             Self::Pairs(options) => options.json,
         }

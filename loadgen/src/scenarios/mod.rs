@@ -1,10 +1,12 @@
 //! One file a command. `open` is what most start with: many connections at a set pace; `window` is what they
 //! measure.
 
+pub(crate) mod bulk;
 pub(crate) mod connect;
 pub(crate) mod crowd;
 pub(crate) mod echo;
 pub(crate) mod fanout;
+pub(crate) mod http;
 pub(crate) mod idle;
 pub(crate) mod open;
 pub(crate) mod pairs;
@@ -30,6 +32,17 @@ impl Stop {
             signal_hook::flag::register(signal, Arc::clone(&flag))?;
         }
         Ok(Self(flag))
+    }
+
+    /// Asked for by the test itself.
+    #[cfg(test)]
+    pub(crate) fn never() -> Self {
+        Self(Arc::default())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn request(&self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn requested(&self) -> bool {

@@ -1,13 +1,10 @@
 """One function a case: starts the servers, measures in rounds, returns the rows."""
 
 import os
-import subprocess
-import time
 
 from .peers import bun_binary
-from .rounds import PEERS, START_S_MAX, Failed, free_port, needs, required
+from .rounds import PEERS, Failed, free_port, required
 
-NGINX_MODULES = ["/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/share/nginx/modules"]
 OUR_DOOR = "/connection/websocket"
 
 
@@ -80,66 +77,7 @@ def connect(bench):
                       {who: (lambda server=server: measure(*server)) for who, server in servers.items()})
 
 
-def relay(bench):
-    needs(("redis-server", "redis-server"), ("haproxy", "haproxy"), ("nginx", "nginx libnginx-mod-stream"))
-    redis_port, _ = bench.redis(bench.load_core)
-    redis_url = f"redis://127.0.0.1:{redis_port}"
-    # The echo server behind all three is our gateway, on the load generator's core.
-    upstream, _ = bench.gateway(bench.load_core, "--echo", "--id", "relay-1", "--redis", redis_url)
-    port = free_port()
-    balancers = {"ours": (port, bench.start(
-        [bench.binary("flux-lb"), "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{free_port()}", "--redis", redis_url],
-        port, bench.server_core, name="flux-lb"))}
-    port = free_port()
-    balancers["haproxy"] = (port, bench.start(
-        ["haproxy", "-db", "-f", os.path.join(PEERS, "haproxy.cfg")], port, bench.server_core,
-        {"LISTEN_PORT": str(port), "UPSTREAM_PORT": str(upstream)}, "haproxy"))
-    port = free_port()
-    balancers["nginx"] = (port, bench.start(
-        ["nginx", "-p", bench.folder, "-c", nginx_configuration(bench, port, upstream)], port, bench.server_core, name="nginx"))
-    for port, _ in balancers.values():
-        until_upgraded(bench, port)
-
-    def measure(port, process, connections):
-        report = bench.load("relay", f"ws://127.0.0.1:{port}/echo", "--connections", connections, "--size", 20,
-                            "--duration", bench.seconds, "--server-pid", process.pid)
-        return required(report, "messages_per_cpu_s")
-
-    return [
-        bench.row(f"n={connections}", "round trips/cpu-s",
-                  {who: (lambda balancer=balancer: measure(*balancer, connections)) for who, balancer in balancers.items()})
-        for connections in ([100] if bench.quick else [100, 1000])
-    ]
-
-
 def bun(bench, script):
     port = free_port()
     command = [bun_binary(), os.path.join(PEERS, script)]
     return port, bench.start(command, port, bench.server_core, {"PORT": str(port)}, "bun")
-
-
-def nginx_configuration(bench, port, upstream):
-    modules = next((path for path in NGINX_MODULES if os.path.exists(f"{path}/ngx_stream_module.so")), None)
-    if modules is None:
-        raise Failed("nginx has no stream module: apt-get install libnginx-mod-stream")
-    with open(os.path.join(PEERS, "nginx-stream.conf")) as template:
-        text = template.read()
-    for name, value in {"MODULES": modules, "LISTEN_PORT": port, "UPSTREAM_PORT": upstream}.items():
-        text = text.replace(f"@{name}@", str(value))
-    path = os.path.join(bench.folder, "nginx.conf")
-    with open(path, "w") as out:
-        out.write(text)
-    return path
-
-
-def until_upgraded(bench, port):
-    """A balancer is ready when a WebSocket opens through it."""
-    until = time.monotonic() + START_S_MAX
-    while True:
-        done = subprocess.run([bench.binary("flux-bench"), "probe-connect", f"ws://127.0.0.1:{port}/echo", "--count", "1", "--timeout", "2"],
-                              capture_output=True, text=True, timeout=30, check=False)
-        if done.returncode == 0:
-            return
-        if time.monotonic() > until:
-            raise Failed(f"no WebSocket through the balancer on port {port}: {done.stdout.strip() or done.stderr.strip()}")
-        time.sleep(0.2)

@@ -6,12 +6,13 @@ import re
 import shutil
 import subprocess
 
-from . import cases, publish
+from . import balancer, cases, publish
 from .peers import BUN
 from .rounds import ROOT, Failed, say, shown, verdict
 
 # In the order of the table.
-PARTS = {"echo": cases.echo, "connect": cases.connect, "fanout": cases.fanout, "idle": cases.idle, "relay": cases.relay,
+PARTS = {"echo": cases.echo, "connect": cases.connect, "fanout": cases.fanout, "idle": cases.idle, "relay": balancer.relay,
+         "relay-connect": balancer.connect, "relay-bulk": balancer.bulk, "relay-idle": balancer.idle, "relay-latency": balancer.latency,
          "publish": publish.publish}
 
 

@@ -1,0 +1,270 @@
+//! `http`: requests for one page on connections that stay, closed loop, one at a time on each. Every answer has to
+//! be 200 with the same body as the first.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use serde::Serialize;
+
+use super::Stop;
+use super::open::{Opening, check_descriptors, open};
+use super::window::Window;
+use crate::net::{Event, Key, Net};
+use crate::process::CpuUse;
+use crate::record::{Latencies, Summary};
+use crate::report::Output;
+use crate::target::Target;
+
+/// An answer longer than this is an error.
+const ANSWER_MAX: usize = 64 << 10;
+const HEADERS_MAX: usize = 64;
+
+/// Requests for one page on connections that stay: one at a time on each
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// http://HOST:PORT/PATH
+    url: String,
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    connections: u64,
+    /// Seconds to measure
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    duration: u64,
+    /// Process whose CPU time counts; may be given several times
+    #[arg(long = "server-pid", value_name = "PID")]
+    server_pids: Vec<u32>,
+    /// Report as JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What `http` found.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    scenario: &'static str,
+    url: String,
+    connections: u64,
+    requests: u64,
+    requests_per_s: f64,
+    /// Requests per second of the server's CPU time.
+    requests_per_cpu_s: Option<f64>,
+    latency: Summary,
+    cpu: CpuUse,
+}
+
+struct Asker {
+    key: Key,
+    /// What came so far of an answer that did not come whole.
+    partial: Vec<u8>,
+    asked: Instant,
+}
+
+struct Run {
+    request: Vec<u8>,
+    askers: Vec<Asker>,
+    /// The body of the first answer.
+    body: Option<Vec<u8>>,
+    latencies: Latencies,
+    requests: u64,
+    problem: Option<String>,
+}
+
+pub(crate) fn run(
+    mut net: impl Net,
+    options: &Options,
+    output: &Output,
+    stop: &Stop,
+) -> Result<Report> {
+    check_descriptors(options.connections as usize)?;
+    let rest = options
+        .url
+        .strip_prefix("http://")
+        .with_context(|| format!("`{}`: the scheme must be http://", options.url))?;
+    let target = Target::parse(&format!("tcp://{rest}"))?;
+    let opening = Opening {
+        count: options.connections as usize,
+        rate: None,
+        timeout: Duration::from_secs(10),
+        close_when_open: false,
+    };
+    let path = |_| target.path.clone();
+    let members = open(
+        &mut net,
+        |_| &target,
+        &opening,
+        path,
+        output,
+        stop,
+        &mut |_, _, _| {},
+    )?
+    .all()?;
+    let started = Instant::now();
+    let mut run = Run {
+        request: format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\n\r\n",
+            target.path, target.authority
+        )
+        .into_bytes(),
+        askers: members
+            .into_iter()
+            .map(|member| Asker {
+                key: member.key,
+                partial: Vec::new(),
+                asked: started,
+            })
+            .collect(),
+        body: None,
+        latencies: Latencies::new(),
+        requests: 0,
+        problem: None,
+    };
+    for asker in &run.askers {
+        net.send(asker.key, &run.request);
+    }
+    let second = Duration::from_secs(1);
+    let mut window = Window::new(
+        started,
+        second,
+        second * options.duration as u32,
+        &options.server_pids,
+    );
+    loop {
+        let now = Instant::now();
+        if window.begins(now)? {
+            run.latencies.clear();
+            run.requests = 0;
+        }
+        if window.is_over(now) || stop.requested() {
+            break;
+        }
+        output.progress(now, || {
+            format!(
+                "{:.1} s, {} requests",
+                (now - started).as_secs_f64(),
+                run.requests
+            )
+        });
+        net.turn(Some(window.next_at()), &mut |net, key, event| {
+            run.on_event(net, key, event);
+        })?;
+        if let Some(problem) = run.problem {
+            bail!("{problem}");
+        }
+    }
+    let cpu = window.finish(Instant::now())?;
+    ensure!(run.requests > 0, "no answer came");
+    Ok(Report {
+        scenario: "http",
+        url: options.url.clone(),
+        connections: options.connections,
+        requests: run.requests,
+        requests_per_s: run.requests as f64 / cpu.window_s,
+        requests_per_cpu_s: cpu.per_server_cpu_s(run.requests),
+        latency: run.latencies.summary(),
+        cpu,
+    })
+}
+
+impl Run {
+    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) {
+        let result = match event {
+            Event::Connected => Ok(()),
+            Event::Closed(error) => Err(format!("closed by the server: {error:?}")),
+            Event::Data(bytes) => self.on_bytes(net, key, bytes),
+        };
+        if let Err(what) = result {
+            self.problem
+                .get_or_insert_with(|| format!("connection {}: {what}", key.tag));
+        }
+    }
+
+    fn on_bytes(&mut self, net: &mut impl Net, key: Key, bytes: &[u8]) -> Result<(), String> {
+        let asker = &mut self.askers[key.tag];
+        let is_whole = if asker.partial.is_empty() {
+            let is_whole = check(bytes, &mut self.body)?;
+            if !is_whole {
+                asker.partial.extend_from_slice(bytes);
+            }
+            is_whole
+        } else {
+            asker.partial.extend_from_slice(bytes);
+            check(&asker.partial, &mut self.body)?
+        };
+        if is_whole {
+            let now = Instant::now();
+            asker.partial.clear();
+            self.latencies.record(asker.asked, now);
+            self.requests += 1;
+            asker.asked = now;
+            net.send(key, &self.request);
+        }
+        Ok(())
+    }
+}
+
+/// Whether the answer is whole; it then is 200 with `body`, which the first one sets.
+fn check(bytes: &[u8], body: &mut Option<Vec<u8>>) -> Result<bool, String> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut headers);
+    let head = match response.parse(bytes) {
+        Ok(httparse::Status::Complete(head)) => head,
+        Ok(httparse::Status::Partial) if bytes.len() < ANSWER_MAX => return Ok(false),
+        _ => return Err("not an answer of HTTP".to_owned()),
+    };
+    if response.code != Some(200) {
+        return Err(format!("status {:?}", response.code));
+    }
+    let length: usize = response
+        .headers
+        .iter()
+        .find(|header| header.name.eq_ignore_ascii_case("content-length"))
+        .and_then(|header| std::str::from_utf8(header.value).ok()?.parse().ok())
+        .filter(|length| *length <= ANSWER_MAX)
+        .ok_or("an answer without a length, or too long")?;
+    let came = &bytes[head..];
+    match came.len().cmp(&length) {
+        std::cmp::Ordering::Less => return Ok(false),
+        std::cmp::Ordering::Greater => return Err("more came than was asked for".to_owned()),
+        std::cmp::Ordering::Equal => {}
+    }
+    if body.get_or_insert_with(|| came.to_vec()) != came {
+        return Err("another body came than at first".to_owned());
+    }
+    Ok(true)
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "http: {} connections: {:.0} requests/s",
+            self.connections, self.requests_per_s
+        )?;
+        if let Some(per_cpu) = self.requests_per_cpu_s {
+            writeln!(f, "per server CPU-second: {per_cpu:.0} requests")?;
+        }
+        writeln!(f, "latency: {}", self.latency)?;
+        write!(f, "{}", self.cpu)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_checked_to_its_last_byte() {
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
+        let mut body = None;
+        for end in 0..answer.len() {
+            assert_eq!(check(&answer[..end], &mut body), Ok(false));
+        }
+        assert_eq!(check(answer, &mut body), Ok(true));
+        assert_eq!(body.as_deref(), Some(b"abc".as_slice()));
+        let other = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabd";
+        assert!(check(other, &mut body).is_err());
+        let refused = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n";
+        assert!(check(refused, &mut body).is_err());
+    }
+}

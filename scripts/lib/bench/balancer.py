@@ -1,0 +1,218 @@
+"""Balancers, ours and the peers on the same core in front of the same servers.
+
+Behind all of them stands what answers, on the load generator's core: our gateway (echo and upgrades), or
+flux-bench's own sink and source for large data.
+"""
+
+import os
+import resource
+import subprocess
+import time
+
+from . import registry
+from .rounds import PEERS, START_S_MAX, Failed, free_port, needs, required, say
+
+NGINX_MODULES = ["/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/share/nginx/modules"]
+ECHO = "/echo"
+DOOR = "/connection/websocket"
+# Where the test's own records stand, beside those of real nodes.
+BULK_PREFIX = "bench-bulk"
+# New connections a second, as in `connect`.
+CONNECT_RATE = 2_000
+IDLE_FLOWS = 4_000
+# Without a balancer p99 has to be below this at the rate at which what a balancer adds is measured, which is halved
+# this often to get there.
+DIRECT_P99_US_MAX = 2_000
+RATE_HALVED_MAX = 2
+# Descriptors of a balancer beside its flows' two each, or of what stands behind it.
+DESCRIPTORS_SPARE = 2_000
+
+
+class Yard:
+    """A Redis, a gateway and the balancers in front of it."""
+
+    def __init__(self, bench):
+        needs(("redis-server", "redis-server"), ("haproxy", "haproxy"), ("nginx", "nginx libnginx-mod-stream"))
+        self.bench = bench
+        self.redis_port, _ = bench.redis(bench.load_core)
+        self.redis_url = f"redis://127.0.0.1:{self.redis_port}"
+        self.admin = f"127.0.0.1:{free_port()}"
+        self.upstream, _ = bench.gateway(bench.load_core, "--echo", "--id", "relay-1", "--redis", self.redis_url, "--admin", self.admin)
+
+    def starts(self, upstream=None, prefix=None):
+        """Who -> function that starts it: its port and process. `upstream` is a port; ours finds its own in the
+        registry, under `prefix` if given. An end of large data has to reach the other side while more comes back:
+        that is the one thing for which nginx is told otherwise than it would do by itself."""
+        half_close = "off" if upstream is None else "on"
+        upstream = upstream or self.upstream
+        return {"ours": lambda: self.ours(prefix), "haproxy": lambda: self.haproxy(upstream),
+                "nginx": lambda: self.nginx(upstream, half_close)}
+
+    def all(self):
+        """Every balancer, started, with a WebSocket that went through it."""
+        started = {who: start() for who, start in self.starts().items()}
+        for port, _ in started.values():
+            until_upgraded(self.bench, port)
+        return started
+
+    def ours(self, prefix=None):
+        port = free_port()
+        return port, self.bench.start(
+            [self.bench.binary("flux-lb"), "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{free_port()}", "--redis", self.redis_url],
+            port, self.bench.server_core, {"FLUX_REDIS_PREFIX": prefix} if prefix else None, name="flux-lb")
+
+    def haproxy(self, upstream):
+        port = free_port()
+        return port, self.bench.start(
+            ["haproxy", "-db", "-f", os.path.join(PEERS, "haproxy.cfg")], port, self.bench.server_core,
+            {"LISTEN_PORT": str(port), "UPSTREAM_PORT": str(upstream)}, "haproxy")
+
+    def nginx(self, upstream, half_close):
+        port = free_port()
+        configuration = nginx_configuration(self.bench, port, upstream, half_close)
+        return port, self.bench.start(
+            ["nginx", "-p", self.bench.folder, "-c", configuration], port, self.bench.server_core, name="nginx")
+
+
+def relay(bench):
+    """Round trips: a flow is two descriptors of the balancer, so there are as many as the limit leaves room for."""
+    balancers = Yard(bench).all()
+    most = flows_most()
+    if most < 10_000:
+        bench.remarks.add(f"{most:,} flows in place of 10,000: the limit of open files leaves a balancer no more")
+
+    def measure(port, process, flows):
+        report = bench.load("relay", f"ws://127.0.0.1:{port}{ECHO}", "--connections", flows, "--size", 20,
+                            "--duration", bench.seconds, "--server-pid", process.pid)
+        return required(report, "messages_per_cpu_s")
+
+    return [
+        bench.row(f"n={flows}", "round trips/cpu-s",
+                  {who: (lambda balancer=balancer: measure(*balancer, flows)) for who, balancer in balancers.items()})
+        for flows in ([100] if bench.quick else [100, 1000, most])
+    ]
+
+
+def connect(bench):
+    """New connections through the balancer: connect, upgrade, close."""
+    balancers = Yard(bench).all()
+    rate = 500 if bench.quick else CONNECT_RATE
+
+    def measure(port, process):
+        report = bench.load("probe-connect", f"ws://127.0.0.1:{port}{ECHO}", "--count", rate * bench.seconds, "--rate", rate,
+                            "--server-pid", process.pid, shared=True)
+        return {"per_cpu": required(report, "handshakes_per_cpu_s"), "p99": report["handshake"]["p99_us"] / 1000}
+
+    return bench.rows([(f"rate={rate}", "connections/cpu-s", "per_cpu", False), (f"rate={rate} p99", "ms", "p99", True)],
+                      {who: (lambda balancer=balancer: measure(*balancer)) for who, balancer in balancers.items()})
+
+
+def bulk(bench):
+    """Large data, on one flow in one direction at a time and on a few both ways."""
+    yard = Yard(bench)
+    sink = free_port()
+    bench.start([bench.binary("flux-bench"), "serve-bulk", "--listen", f"127.0.0.1:{sink}"], sink, bench.load_core, name="serve-bulk")
+    # The gateway's admin pages answer ours' probes for the sink.
+    registry.write_nodes(yard.redis_port, BULK_PREFIX, {"bulk-1": (f"127.0.0.1:{sink}", yard.admin)})
+    balancers = {who: start() for who, start in yard.starts(sink, BULK_PREFIX).items()}
+    for port, _ in balancers.values():
+        until_moved(bench, port)
+
+    def measure(port, process, flows, direction):
+        report = bench.load("bulk", f"tcp://127.0.0.1:{port}", "--flows", flows, "--direction", direction,
+                            "--duration", 1 if bench.quick else 3, "--server-pid", process.pid, shared=True)
+        return required(report, "bytes_per_cpu_s") / 1e6
+
+    loads = [(2, "both")] if bench.quick else [(1, "up"), (1, "down"), (4, "both")]
+    return [
+        bench.row(f"flows={flows} {direction}", "MB/cpu-s",
+                  {who: (lambda balancer=balancer: measure(*balancer, flows, direction)) for who, balancer in balancers.items()})
+        for flows, direction in loads
+    ]
+
+
+def idle(bench):
+    """Growth of resident memory for each idle flow, each round with a fresh balancer."""
+    yard = Yard(bench)
+    flows = 500 if bench.quick else IDLE_FLOWS
+
+    def measure(start):
+        with bench.running():
+            port, process = start()
+            until_upgraded(bench, port)
+            report = bench.load("idle", f"ws://127.0.0.1:{port}{DOOR}", "--connections", flows, "--channel", "idle",
+                                "--hold", 1 if bench.quick else 2, "--server-pid", process.pid, shared=True)
+        return required(report, "resident_per_connection")
+
+    return [bench.row(f"n={flows}", "bytes/flow", {who: (lambda start=start: measure(start)) for who, start in yard.starts().items()},
+                      less_is_better=True)]
+
+
+def latency(bench):
+    """What a balancer adds to a round trip at half of what the slowest one reaches, the same rate for all."""
+    yard = Yard(bench)
+    balancers = yard.all()
+    flows = 100
+
+    def load(port, *more):
+        return bench.load("relay", f"ws://127.0.0.1:{port}{ECHO}", "--connections", flows, "--size", 20, "--duration", bench.seconds, *more)
+
+    reached = {who: load(port)["messages_per_s"] for who, (port, _) in balancers.items()}
+    rate = int(min(reached.values()) / 2 / 100) * 100
+    # What stands behind the balancers and the load generator share a core, which has to keep the rate itself.
+    for _ in range(RATE_HALVED_MAX):
+        if load(yard.upstream, "--rate", rate)["latency"]["p99_us"] <= DIRECT_P99_US_MAX:
+            break
+        rate //= 2
+    say(f"  reached per second: {', '.join(f'{who} {each:,.0f}' for who, each in reached.items())}; measured at {rate:,}/s")
+    direct = {}
+
+    def measure(who, port):
+        if who == "ours":
+            direct.update(load(yard.upstream, "--rate", rate)["latency"])
+        found = load(port, "--rate", rate)["latency"]
+        return {key: max(1, found[f"{key}_us"] - direct[f"{key}_us"]) / 1000 for key in ("p50", "p99")}
+
+    name = f"half load ({rate:,}/s)"
+    return bench.rows([(f"{name} {key} added", "ms", key, True) for key in ("p50", "p99")],
+                      {who: (lambda who=who, port=port: measure(who, port)) for who, (port, _) in balancers.items()})
+
+
+def flows_most():
+    """Flows that the limit of open files leaves room for, 10,000 at most."""
+    return min(10_000, (resource.getrlimit(resource.RLIMIT_NOFILE)[1] - DESCRIPTORS_SPARE) // 2)
+
+
+def nginx_configuration(bench, port, upstream, half_close):
+    modules = next((path for path in NGINX_MODULES if os.path.exists(f"{path}/ngx_stream_module.so")), None)
+    if modules is None:
+        raise Failed("nginx has no stream module: apt-get install libnginx-mod-stream")
+    with open(os.path.join(PEERS, "nginx-stream.conf")) as template:
+        text = template.read()
+    for name, value in {"MODULES": modules, "LISTEN_PORT": port, "UPSTREAM_PORT": upstream, "HALF_CLOSE": half_close}.items():
+        text = text.replace(f"@{name}@", str(value))
+    path = os.path.join(bench.folder, f"nginx-{port}.conf")
+    with open(path, "w") as out:
+        out.write(text)
+    return path
+
+
+def until_upgraded(bench, port):
+    """A balancer is ready when a WebSocket opens through it."""
+    until_done(port, [bench.binary("flux-bench"), "probe-connect", f"ws://127.0.0.1:{port}{ECHO}", "--count", "1", "--timeout", "2"])
+
+
+def until_moved(bench, port):
+    """The same for large data."""
+    until_done(port, [bench.binary("flux-bench"), "bulk", f"tcp://127.0.0.1:{port}", "--duration", "1"])
+
+
+def until_done(port, command):
+    until = time.monotonic() + START_S_MAX
+    while True:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        if done.returncode == 0:
+            return
+        if time.monotonic() > until:
+            raise Failed(f"nothing goes through the balancer on port {port}: {done.stdout.strip() or done.stderr.strip()}")
+        time.sleep(0.2)
