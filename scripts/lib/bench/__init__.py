@@ -2,7 +2,12 @@
 
 rounds      programs started and stopped, interleaved rounds, medians
 peers       peers from package registries
-cases       echo, new connections, fan-out, idle memory
+servers     ours and its peers for WebSocket clients, started
+echo        messages that come back
+connections new connections, memory of idle ones
+fanout      publications to many subscribers, beside a slow reader
+limits      the highest rate without loss
+shards      two shards against one
 balancer    balancers: round trips, new connections, large data, memory, latency
 registry    records of nodes that a test writes itself
 publish     the way of a publication through Redis, against Redis's own

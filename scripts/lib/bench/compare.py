@@ -6,12 +6,13 @@ import re
 import shutil
 import subprocess
 
-from . import balancer, cases, publish
-from .peers import BUN
-from .rounds import ROOT, Failed, say, shown, verdict
+from . import balancer, connections, echo, fanout, limits, publish, shards
+from .peers import BUN, NATS
+from .rounds import ROOT, Failed, cell, columns, say, verdict
 
 # In the order of the table.
-PARTS = {"echo": cases.echo, "connect": cases.connect, "fanout": cases.fanout, "idle": cases.idle, "relay": balancer.relay,
+PARTS = {"echo": echo.echo, "connect": connections.connect, "fanout": fanout.fanout, "limits": limits.limits,
+         "slow-reader": fanout.slow_reader, "idle": connections.idle, "shards": shards.shards, "relay": balancer.relay,
          "relay-connect": balancer.connect, "relay-bulk": balancer.bulk, "relay-idle": balancer.idle, "relay-latency": balancer.latency,
          "publish": publish.publish}
 
@@ -33,13 +34,11 @@ def compare(bench):
 
 def markdown(rows):
     """The table, as docs/benchmarks.md has it."""
-    peers = list(dict.fromkeys(who for row in rows for who in row["peers"]))
-    print("\n| case | unit | ours | " + " | ".join(peers) + " | ratio |")
-    print("|" + "---|" * (len(peers) + 4))
+    who = columns(rows)
+    print("\n| case | unit | " + " | ".join(who) + " | ratio |")
+    print("|" + "---|" * (len(who) + 3))
     for row in rows:
-        figures = [row["ours"], *(row["peers"].get(who) for who in peers)]
-        cells = ["" if figure is None else shown(figure) for figure in figures]
-        print(f"| {row['name']} | {row['unit']} | " + " | ".join(cells) + f" | {verdict(row)} |")
+        print(f"| {row['name']} | {row['unit']} | " + " | ".join(cell(row, each) for each in who) + f" | {verdict(row)} |")
     rounds = rows[0]["rounds"]
     print("\n" + (f"Medians of {rounds} interleaved rounds." if rounds > 1 else "One round: these figures judge nothing.") + " " + machine())
 
@@ -48,7 +47,7 @@ def machine():
     """What was measured on, and with which versions."""
     model = found(r"model name\s*: (.*)", read("/proc/cpuinfo")) or platform.machine()
     memory = int(found(r"MemTotal:\s*(\d+)", read("/proc/meminfo")) or 0) >> 20
-    versions = [f"Linux {platform.release()}", f"commit {answer('git', '-C', ROOT, 'rev-parse', '--short', 'HEAD').strip()}", BUN]
+    versions = [f"Linux {platform.release()}", f"commit {answer('git', '-C', ROOT, 'rev-parse', '--short', 'HEAD').strip()}", BUN, NATS]
     for program, flag, pattern in [("haproxy", "-v", r"version (\S+)"), ("nginx", "-v", r"nginx/(\S+)"), ("redis-server", "--version", r"v=(\S+)")]:
         if shutil.which(program):
             versions.append(f"{program} {found(pattern, answer(program, flag))}")

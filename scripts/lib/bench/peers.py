@@ -1,12 +1,14 @@
-"""Peers from package registries."""
+"""Peers that are installed by name: from npm, the Go module proxy, or the system's packages."""
 
 import glob
 import os
 import shutil
 
-from .rounds import CACHE, ROOT, Failed, run, say
+from .rounds import CACHE, ROOT, Failed, install, needs, run, say
 
 BUN = "bun@1.4.5"
+NATS = "nats-server@v2.15.2"
+NGINX_MODULES = ["/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/share/nginx/modules"]
 
 
 def bun_binary():
@@ -27,3 +29,32 @@ def bun_binary():
     if installed() is None:
         raise Failed(f"npm installed no Bun program for this machine under {CACHE}")
     return installed()
+
+
+def nats_binary():
+    """NATS's server, built from its Go module in a folder that git ignores and that is named by the version."""
+    folder = os.path.join(CACHE, NATS)
+    program = os.path.join(folder, "nats-server")
+    if not os.access(program, os.X_OK):
+        if shutil.which("go") is None:
+            raise Failed("go is missing: apt-get install golang (NATS, a peer, is built with it)")
+        say(f"building {NATS} in {os.path.relpath(folder, ROOT)}")
+        os.makedirs(folder, exist_ok=True)
+        run(["go", "install", "github.com/nats-io/" + NATS.replace("@", "/v2@")], env={**os.environ, "GOBIN": folder})
+    return program
+
+
+def nchan_module():
+    """nchan's file among the modules of the system's nginx."""
+    needs(("nginx", "nginx libnginx-mod-nchan"))
+    if not found("ngx_nchan_module.so"):
+        # nginx was there without it.
+        install("libnginx-mod-nchan")
+    path = found("ngx_nchan_module.so")
+    if path is None:
+        raise Failed("nginx has no nchan: apt-get install libnginx-mod-nchan")
+    return path
+
+
+def found(module):
+    return next((path for path in (os.path.join(folder, module) for folder in NGINX_MODULES) if os.path.exists(path)), None)

@@ -26,6 +26,14 @@ class Failed(Exception):
     """One line for the user."""
 
 
+class Behind(Exception):
+    """A server did not keep the rate that was asked for: its cell says so, and the row goes on."""
+
+
+# What stands in the cell of a server without a figure.
+BEHIND, BROKEN = "could not keep up", "failed"
+
+
 def say(text):
     print(text, file=sys.stderr, flush=True)
 
@@ -48,16 +56,22 @@ def needs(*programs):
     """Programs of the system, each a name and the packages that have it; what is missing is installed
     where apt-get can do that unasked."""
     missing = [(program, packages) for program, packages in programs if shutil.which(program) is None]
-    if missing and shutil.which("apt-get"):
-        packages = [package for _, each in missing for package in each.split()]
-        say("installing " + " ".join(packages) + " (apt-get)")
-        apt = [*([] if os.geteuid() == 0 else ["sudo", "-n"]), "apt-get"]
-        if not run_quietly(*apt, "install", "-y", "-q", *packages):
-            run_quietly(*apt, "update", "-q")
-            run_quietly(*apt, "install", "-y", "-q", *packages)
+    if missing:
+        install(*(package for _, each in missing for package in each.split()))
     for program, packages in missing:
         if shutil.which(program) is None:
             raise Failed(f"{program} is missing: apt-get install {packages}")
+
+
+def install(*packages):
+    """Asks apt-get for them, where there is one that can be asked; whether they came is for the caller to see."""
+    if shutil.which("apt-get") is None:
+        return
+    say("installing " + " ".join(packages) + " (apt-get)")
+    apt = [*([] if os.geteuid() == 0 else ["sudo", "-n"]), "apt-get"]
+    if not run_quietly(*apt, "install", "-y", "-q", *packages):
+        run_quietly(*apt, "update", "-q")
+        run_quietly(*apt, "install", "-y", "-q", *packages)
 
 
 def run_quietly(*command):
@@ -81,7 +95,9 @@ class Bench:
             say("only one core: server and load generator share it, the figures compare but say little")
         self.quick = options.quick
         self.rounds = options.rounds or (1 if options.quick else 5)
-        self.seconds = 1 if options.quick else 4
+        # Of a measured window, and before it. All cases together have 40 minutes.
+        self.seconds = 1 if options.quick else 2 if options.case == "compare" else 4
+        self.warmup = 0.3 if options.quick else 0.7
         self.ours = options.ours
         self.folder = folder
         self.stack = contextlib.ExitStack()
@@ -132,11 +148,11 @@ class Bench:
                 return process
             time.sleep(0.05)
 
-    def load(self, *arguments, shared=False, incomplete_is_news=True):
-        """One run of flux-bench on the load core: its report. `shared`: what stands behind the server has that
-        core too, so that what other programs use says nothing."""
+    def load(self, *arguments, shared=False, incomplete_is_news=True, core=None):
+        """One run of flux-bench on the load core, if no other: its report. `shared`: what stands behind the server
+        has that core too, so that what other programs use says nothing."""
         done = subprocess.run(
-            ["taskset", "-c", str(self.load_core), self.binary("flux-bench"), *map(str, arguments), "--json"],
+            ["taskset", "-c", str(self.load_core if core is None else core), self.binary("flux-bench"), *map(str, arguments), "--json"],
             text=True, capture_output=True, timeout=STEP_S_MAX, check=False)
         lines = done.stdout.strip().splitlines()
         if not lines:
@@ -150,8 +166,8 @@ class Bench:
             self.remarks.add("other programs used more than 15 % of a core in some rounds: run again on a quiet machine")
         return report
 
-    def gateway(self, core, *more, config="ours.toml"):
-        """A node on one core with one shard: its port for clients and the process."""
+    def gateway(self, core, *more, config="ours.toml", shards=1):
+        """A node on one core with one shard, if not more: its port for clients and the process."""
         port = free_port()
         if self.ours:
             command = [part.format(port=port) for part in shlex.split(self.ours)]
@@ -159,7 +175,7 @@ class Bench:
             if "--admin" not in more:
                 more = (*more, "--admin", f"127.0.0.1:{free_port()}")
             command = [self.binary("flux-gateway"), "--listen", f"127.0.0.1:{port}",
-                       "--config", os.path.join(PEERS, config), "--shards", "1", *more]
+                       "--config", os.path.join(PEERS, config), "--shards", str(shards), *more]
         return port, self.start(command, port, core, name="flux-gateway", env={"FLUX_LOG": "info"})
 
     def redis(self, core):
@@ -175,38 +191,58 @@ class Bench:
         return self.rows([(name, unit, None, less_is_better)], measures)[0]
 
     def rows(self, kinds, measures):
-        """Several figures of the same rounds: `kinds` is (name, unit, key, less_is_better)."""
+        """Several figures of the same rounds: `kinds` is (name, unit, key, less_is_better). A peer that fails, and
+        any server that does not keep the rate in most rounds, has a word in its cell instead of a figure."""
         values = {kind[0]: {who: [] for who in measures} for kind in kinds}
         limited = {who: 0 for who in measures}
+        misses = {who: [] for who in measures}
         for number in range(self.rounds):
+            said = []
             for who, measure in measures.items():
+                if 2 * len(misses[who]) > self.rounds:
+                    continue
                 self.load_limited = False
-                measured = measure()
+                try:
+                    measured = measure()
+                except Behind as why:
+                    misses[who].append(BEHIND)
+                    said.append(f"{who}: {BEHIND}, {why}")
+                    continue
+                except Failed as why:
+                    if who == "ours":
+                        raise
+                    misses[who].append(BROKEN)
+                    self.remarks.add(f"{kinds[0][0]}, {who}: {why}")
+                    continue
                 limited[who] += self.load_limited
                 for name, _, key, _ in kinds:
                     values[name][who].append(measured[key] if key else measured)
-            now = ", ".join(f"{kind[0]} {who} {shown(values[kind[0]][who][-1])}" for kind in kinds for who in measures)
-            say(f"  round {number + 1} of {self.rounds}: {now}")
-        rows = [finished(name, unit, less, values[name]) for name, unit, _, less in kinds]
+                    said.append(f"{name} {who} {shown(values[name][who][-1])}")
+            say(f"  round {number + 1} of {self.rounds}: " + ", ".join(said))
+        words = {who: missed[-1] for who, missed in misses.items() if 2 * len(missed) > self.rounds or not values[kinds[0][0]][who]}
+        rows = [finished(name, unit, less, values[name], words) for name, unit, _, less in kinds]
         # A median of rounds of which most were cut short by the load generator says nothing of the server.
         stopped = [who for who, count in limited.items() if 2 * count > self.rounds]
         for row in rows:
+            row["rounds"] = self.rounds
             row["load_limited"] = stopped
             if stopped:
                 row["ratio"] = None
         return rows
 
 
-def finished(name, unit, less_is_better, values):
-    """The row of a figure: `values` are those of each round, by who was measured."""
-    medians = {who: statistics.median(each) for who, each in values.items()}
-    rounds = len(values["ours"])
-    ours, peers = medians.pop("ours"), medians
+def finished(name, unit, less_is_better, values, words):
+    """The row of a figure: `values` are those of each round, by who was measured; `words` what stands in place
+    of a figure."""
+    medians = {who: None if who in words else statistics.median(each) for who, each in values.items()}
+    ours = medians.pop("ours")
+    peers = {who: value for who, value in medians.items() if value is not None}
     ratio = None
     if peers and ours:
         ratio = min(peers.values()) / ours if less_is_better else ours / max(peers.values())
-    return {"name": name, "unit": unit, "ours": rounded(ours), "peers": {who: rounded(value) for who, value in peers.items()},
-            "ratio": None if ratio is None else round(ratio, 3), "rounds": rounds,
+    return {"name": name, "unit": unit, "ours": None if ours is None else rounded(ours),
+            "peers": {who: rounded(value) for who, value in peers.items()}, "words": words,
+            "ratio": None if ratio is None else round(ratio, 3),
             "values": {who: [rounded(value) for value in each] for who, each in values.items()}}
 
 
@@ -223,8 +259,19 @@ def table(case, rows):
     rounds = rows[0]["rounds"]
     print(f"\n{case} ({f'medians of {rounds} rounds' if rounds > 1 else 'one round, which judges nothing'})")
     for row in rows:
-        peers = "   ".join(f"{who} {shown(value):>12}" for who, value in row["peers"].items())
-        print(f"  {row['name']:<22} {row['unit']:<18} ours {shown(row['ours']):>12}   {peers}   {verdict(row)}")
+        cells = "   ".join(f"{who} {cell(row, who):>12}" for who in columns([row]))
+        print(f"  {row['name']:<22} {row['unit']:<18} {cells}   {verdict(row)}")
+
+
+def columns(rows):
+    """Who was measured, ours first."""
+    return list(dict.fromkeys(["ours", *(who for row in rows for who in (*row["peers"], *row.get("words", {})))]))
+
+
+def cell(row, who):
+    """A figure, a word in its place, or nothing: not measured."""
+    figure = row["ours"] if who == "ours" else row["peers"].get(who)
+    return row.get("words", {}).get(who, "") if figure is None else shown(figure)
 
 
 def verdict(row):
