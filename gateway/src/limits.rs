@@ -165,15 +165,16 @@ pub const LINGER_MAX: Duration = Duration::from_secs(2);
 pub const LAG_BYTES_MAX: u64 = 1024 * 1024;
 /// Longest time that a send to a client may make no progress before it is closed (3008).
 pub const SEND_STUCK_MAX: Duration = Duration::from_secs(10);
-/// Longest time that a publication waits for its round on a busy shard.
-pub const ROUND_BUDGET: Duration = Duration::from_millis(10);
-/// Busy share of a shard above which its rounds wait.
-pub const BUSY_ABOVE: f32 = 1.0 / 3.0;
-/// Busy share of a shard below which its rounds no longer wait.
-pub const QUIET_BELOW: f32 = 0.25;
-
-// Waiting makes a shard less busy: without a gap between the two it would flap.
-const _: () = assert!(QUIET_BELOW < BUSY_ABOVE);
+/// Longest time that a publication waits on a busy shard, so that several leave in one send
+/// (`fanout.latency_budget`).
+pub const FANOUT_LATENCY_BUDGET: Duration = Duration::from_millis(20);
+/// Share of its time above which a shard counts as busy and sends less often. What the kernel does for
+/// it while it waits is not in that share, so its thread takes about 0.4 of a core then.
+pub const BUSY_TARGET: f32 = 0.3;
+/// Publications' sends of one turn; beyond it they wait for the next turn, which follows at once: a
+/// round to very many must not keep commands, timers and newer publications waiting for as long as
+/// its sends take.
+pub const ROUND_SENDS_A_TURN_MAX: usize = 128;
 
 /// Messages that fit into the mailbox of a shard; beyond it they wait with their sender.
 pub const MAILBOX_MESSAGES: usize = 4_096;

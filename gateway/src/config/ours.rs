@@ -28,7 +28,8 @@ pub struct RegistryConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FanoutConfig {
-    /// Longest wait of a publication on a busy shard, so that several leave in one send.
+    /// Longest wait of a publication on a busy shard, so that several leave in one send. Zero: each
+    /// leaves at once, however busy the shard.
     #[serde(with = "humantime_serde")]
     pub latency_budget: Duration,
     /// Longest time that a send may stay unfinished before the client counts as a slow consumer.
@@ -85,7 +86,7 @@ impl Default for RegistryConfig {
 impl Default for FanoutConfig {
     fn default() -> Self {
         Self {
-            latency_budget: Duration::from_millis(10),
+            latency_budget: crate::limits::FANOUT_LATENCY_BUDGET,
             lag_max: Duration::from_secs(10),
         }
     }

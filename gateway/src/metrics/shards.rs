@@ -16,7 +16,7 @@ use crate::websocket::CloseReason;
 /// A counter of every shard: name, what it counts, where it stands.
 type PerShard = (&'static str, &'static str, fn(&Counters) -> &Counter);
 
-const GAUGES: [PerShard; 4] = [
+const GAUGES: [PerShard; 5] = [
     ("flux_connections", "Connections, in whatever phase", |c| {
         &c.connections
     }),
@@ -31,9 +31,14 @@ const GAUGES: [PerShard; 4] = [
         |c| &c.channels,
     ),
     ("flux_subscriptions", "Subscriptions", |c| &c.subscriptions),
+    (
+        "flux_fanout_rest_microseconds",
+        "Time that a connection rests between two sends of publications; 0 on a quiet shard",
+        |c| &c.rest_us,
+    ),
 ];
 
-const COUNTERS: [PerShard; 25] = [
+const COUNTERS: [PerShard; 24] = [
     ("flux_accepted", "Connections accepted", |c| &c.accepted),
     (
         "flux_accept_failures",
@@ -111,11 +116,6 @@ const COUNTERS: [PerShard; 25] = [
         |c| &c.gaps,
     ),
     ("flux_rounds", "Rounds of fan-out", |c| &c.rounds),
-    (
-        "flux_rounds_delayed",
-        "Turns in which a round waited because the shard is busy",
-        |c| &c.rounds_delayed,
-    ),
     ("flux_turns", "Turns of the shard's loop", |c| &c.turns),
     ("flux_ring_enters", "io_uring_enter calls", |c| {
         &c.ring_enters

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use flux_runtime::log::LogSlice;
 
+use super::fanout::LAG_SHARE;
 use super::subscriptions::Subscriptions;
 use super::{ChannelKey, Slot, StreamPosition, Whole};
 
@@ -148,7 +149,7 @@ impl Subscriptions {
         let is_first = !std::mem::replace(&mut found.has_advanced, true);
         // Much of one channel in one turn: send before more is taken, else those who keep up
         // would be judged by what they had no chance to take.
-        let is_urgent = head - found.rounded > lag_bytes_max / 4;
+        let is_urgent = head - found.rounded > lag_bytes_max / LAG_SHARE;
         let wants_trim = found.wants_trim(head) || head - found.tail() > lag_bytes_max;
         self.heads[index] = head;
         self.is_urgent |= is_urgent;

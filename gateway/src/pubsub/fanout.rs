@@ -1,21 +1,27 @@
 //! A round: everybody who has something pending gets all of it in one send.
 //!
 //! The shard calls [`Subscriptions::begin_round`], then for each slot that
-//! [`Subscriptions::next_ready`] yields [`Subscriptions::gather`], and gives the bytes to the ring.
-//! While that send is in flight the connection is left alone, however much arrives for it; when it
-//! has completed ([`Subscriptions::sent`]) it is ready again if anything came in the meantime.
+//! [`Subscriptions::next_prompt`] and [`Subscriptions::next_ready`] yield
+//! [`Subscriptions::gather`], and gives the bytes to the ring. While that send is in flight the
+//! connection is left alone, however much arrives for it; when it has completed
+//! ([`Subscriptions::sent`]) it is ready again if anything came in the meantime.
+//!
+//! On a busy shard a connection rests after a send of publications (how long is `pacing`'s
+//! business): what arrives meanwhile leaves together, at the rest's end, with what arrived last
+//! before it. Replies end no rest and wait for none. Who is behind by much does not rest, so that a
+//! rest never makes a slow consumer of anybody.
 //!
 //! A cursor moves when its bytes are handed out, not when the kernel has taken them: bytes handed
 //! out are pinned by the send that holds them, the ring continues a partial send until it is
 //! complete, and nothing else is sent on that connection before. So retention is for what nobody
 //! has handed out yet.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use flux_runtime::log::LogSlice;
 
 use super::channel::{First, UNCONFIRMED};
-use super::subscriptions::{Connection, Subscriptions};
+use super::subscriptions::{Connection, Entry, Resting, Subscriptions};
 use super::{ChannelKey, Slot};
 
 /// Pending bytes up to which several ranges are copied behind each other instead of being sent
@@ -23,6 +29,11 @@ use super::{ChannelKey, Slot};
 /// kernel included): copying is 15-20 % cheaper for 8 to 32 ranges of 120 B and for 16 of 1 KiB,
 /// equal for 2 to 4 of 4 KiB, and dearer from 2 of 16 KiB on.
 const COPY_BYTES_MAX: u64 = 16 * 1024;
+
+/// Part of what a connection may be behind by, in one channel: a round is urgent when more than this
+/// has arrived since the one before, and nobody who is behind by more rests. At most this much
+/// arrives before a round, while it waits for the one before, and while its sends wait.
+pub(super) const LAG_SHARE: u64 = 4;
 
 /// Why a connection counts as a slow consumer (close code 3008).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,10 +57,17 @@ pub enum Gathered {
 }
 
 impl Subscriptions {
-    /// Marks every connection that has something new pending as ready, each once; connections with
-    /// a send in flight become ready when it completes.
-    pub fn begin_round(&mut self) {
+    /// Marks every connection as ready that has something pending, has no send in flight and does
+    /// not rest: those whose channels have advanced, and those whose rest of length `rest` ends.
+    /// Who has a send in flight becomes ready when it completes.
+    ///
+    /// To be called when nobody is left of the round before: what may arrive of a channel between
+    /// two rounds is bounded, and so is what anybody is behind by without being slow.
+    pub fn begin_round(&mut self, now: Instant, rest: Duration) {
+        debug_assert!(self.ready.is_empty(), "the round before is not over");
         self.is_urgent = false;
+        self.wake_rested(now, rest);
+        let much = self.config.lag_bytes_max / LAG_SHARE;
         let Self {
             advanced,
             places,
@@ -62,17 +80,75 @@ impl Subscriptions {
             let Some(found) = places[index as usize].channel.as_mut() else {
                 continue;
             };
+            let head = heads[index as usize];
             found.has_advanced = false;
-            found.rounded = heads[index as usize];
+            found.rounded = head;
             for subscriber in &found.subscribers {
                 let connection = &mut connections[subscriber.slot as usize];
-                if connection.progress_ms == 0 && !connection.is_ready && !connection.is_evicted {
-                    connection.is_ready = true;
-                    ready.push(subscriber.slot);
+                if connection.progress_ms != 0 || connection.is_ready || connection.is_evicted {
+                    continue;
                 }
+                if connection.is_resting {
+                    let cursor = connection.entries[subscriber.entry as usize].cursor;
+                    if head.saturating_sub(cursor) <= much {
+                        continue;
+                    }
+                }
+                connection.is_ready = true;
+                ready.push_back(subscriber.slot);
             }
         }
         self.check_invariants();
+    }
+
+    /// Ends the rests that have lasted for `rest`; who has something pending is ready.
+    fn wake_rested(&mut self, now: Instant, rest: Duration) {
+        while let Some(first) = self.resting.front()
+            && first.since + rest <= now
+        {
+            let slot = first.slot;
+            self.resting.pop_front();
+            let Some(connection) = self.connections.get_mut(slot as usize) else {
+                continue;
+            };
+            // Another connection may be in this place by now, or it did not rest to the end.
+            if !std::mem::take(&mut connection.is_resting) {
+                continue;
+            }
+            if connection.progress_ms == 0 && self.pending_bytes(slot) > 0 {
+                self.make_ready(slot);
+            }
+        }
+    }
+
+    /// Bytes that the connection is behind by, in all its channels together.
+    fn pending_bytes(&self, slot: Slot) -> u64 {
+        let entries = self.connection(slot).map(|connection| &connection.entries);
+        let behind =
+            |entry: &Entry| self.heads[entry.channel as usize].saturating_sub(entry.cursor);
+        entries.into_iter().flatten().map(behind).sum()
+    }
+
+    fn make_ready(&mut self, slot: Slot) {
+        let connection = &mut self.connections[slot as usize];
+        if !connection.is_ready && !connection.is_evicted {
+            connection.is_ready = true;
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// Since when there is something for a round to do, with rests of length `rest`: now, where a
+    /// channel has advanced, else the end of the first rest. `None`: nothing.
+    pub fn round_wanted(&self, now: Instant, rest: Duration) -> Option<Instant> {
+        match self.has_advanced() {
+            true => Some(now),
+            false => self.resting.front().map(|first| first.since + rest),
+        }
+    }
+
+    /// Whether everybody whom the last round found has had their send.
+    pub fn is_round_over(&self) -> bool {
+        self.ready.is_empty()
     }
 
     /// Whether a round would find anything.
@@ -86,25 +162,42 @@ impl Subscriptions {
         self.is_urgent
     }
 
-    /// The caller has bytes of its own for this connection (replies, pings): it is ready too,
-    /// unless a send is in flight.
+    /// The caller has bytes of its own for this connection (replies, pings): they are to leave
+    /// promptly, or when the send in flight has completed.
     pub fn mark_ready(&mut self, slot: Slot) {
         if self.connections.len() <= slot as usize {
             self.connections
                 .resize_with(slot as usize + 1, Connection::default);
         }
         let connection = &mut self.connections[slot as usize];
-        if connection.progress_ms == 0 && !connection.is_ready && !connection.is_evicted {
-            connection.is_ready = true;
-            self.ready.push(slot);
+        if connection.progress_ms == 0 && !connection.is_prompt && !connection.is_evicted {
+            connection.is_prompt = true;
+            self.prompt.push_back(slot);
         }
     }
 
-    /// A connection that has something to send and no send in flight, in no order.
+    /// A connection for which the caller has bytes, without a send in flight.
+    pub fn next_prompt(&mut self) -> Option<Slot> {
+        while let Some(slot) = self.prompt.pop_front() {
+            let connection = &mut self.connections[slot as usize];
+            connection.is_prompt = false;
+            if connection.progress_ms == 0 {
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    /// The next connection of the round, without a send in flight.
     pub fn next_ready(&mut self) -> Option<Slot> {
-        let slot = self.ready.pop()?;
-        self.connections[slot as usize].is_ready = false;
-        Some(slot)
+        while let Some(slot) = self.ready.pop_front() {
+            let connection = &mut self.connections[slot as usize];
+            connection.is_ready = false;
+            if connection.progress_ms == 0 {
+                return Some(slot);
+            }
+        }
+        None
     }
 
     /// Begins a send of `control` alone: what is pending stays so until it may be sent.
@@ -127,13 +220,14 @@ impl Subscriptions {
     /// subscribe reply stands before the first publication of its channel), then everything
     /// pending of each channel. A single range is sent from where it lies; several small ones are
     /// copied behind `control`. When there is anything, a send is in flight from `now` on until
-    /// [`Self::sent`].
+    /// [`Self::sent`]; where publications are among it and `rest` is not zero the connection rests.
     ///
     /// `pieces` is only added to.
     pub fn gather(
         &mut self,
         slot: Slot,
         now: Instant,
+        rest: Duration,
         control: &mut Vec<u8>,
         pieces: &mut impl Extend<LogSlice>,
     ) -> Gathered {
@@ -157,6 +251,9 @@ impl Subscriptions {
         connection.progress_ms = now_ms.wrapping_add(1).max(1);
         let mut bytes = control_len;
         if ranges > 0 {
+            if !rest.is_zero() && !std::mem::replace(&mut connection.is_resting, true) {
+                self.resting.push_back(Resting { slot, since: now });
+            }
             self.hand_out(slot, |slice| {
                 bytes += slice.len() as u64;
                 if is_copied {
@@ -223,12 +320,13 @@ impl Subscriptions {
             return;
         };
         connection.progress_ms = 0;
-        let has_pending = connection
-            .entries
-            .iter()
-            .any(|entry| entry.cursor < self.heads[entry.channel as usize]);
-        if has_pending {
+        let is_resting = connection.is_resting;
+        let pending = self.pending_bytes(slot);
+        if pending > self.config.lag_bytes_max / LAG_SHARE {
+            // It has kept up with what it was given; it must not become slow by waiting for its turn.
             self.mark_ready(slot);
+        } else if pending > 0 && !is_resting {
+            self.make_ready(slot);
         }
         self.check_invariants();
     }
@@ -259,11 +357,7 @@ impl Subscriptions {
                 continue;
             }
             let silent_ms = now_ms.wrapping_add(1).wrapping_sub(connection.progress_ms);
-            let lag = connection
-                .entries
-                .iter()
-                .map(|entry| self.heads[entry.channel as usize].saturating_sub(entry.cursor))
-                .sum::<u64>();
+            let lag = self.pending_bytes(slot);
             if silent_ms >= stuck_ms {
                 self.evict(slot, SlowReason::Stuck);
             } else if lag > self.config.lag_bytes_max {
@@ -349,8 +443,6 @@ impl Subscriptions {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::pubsub::SubscriptionsConfig;
 
@@ -367,9 +459,10 @@ mod tests {
         for slot in 0..RUSH - 1 {
             subscriptions.close(slot, &mut |_| {});
         }
-        let stuck = subscriptions.next_ready().expect("one is left");
+        let stuck = subscriptions.next_prompt().expect("one is left");
         let mut control = b"x".to_vec();
-        let gathered = subscriptions.gather(stuck, start, &mut control, &mut Vec::new());
+        let gathered =
+            subscriptions.gather(stuck, start, Duration::ZERO, &mut control, &mut Vec::new());
         assert_eq!(gathered, Gathered::Send { bytes: 1 });
         let later = start + config.stuck_max + Duration::from_secs(1);
         for _ in 0..PARTS {

@@ -12,7 +12,7 @@
 //! | who on this shard listens to what, and how far each has read | `subscriptions`, `table` |
 //! | what the engine delivers, and what it has lost | `delivery` |
 //! | a round: which connections have something to send, and its bytes | `fanout` |
-//! | when a round is due | `pacing` |
+//! | how long a connection rests on a busy shard, when rounds run | `pacing` |
 //!
 //! A publication is bytes in an append-only log ([`flux_runtime::log`]). A subscription is a
 //! position in that log and nothing else: no queue, no copy. Everything a connection is behind by
@@ -35,7 +35,7 @@ mod wire;
 
 pub use delivery::Appended;
 pub use fanout::{Gathered, SlowReason};
-pub use pacing::{Due, Pacer, PacingConfig};
+pub use pacing::{Pacer, PacingConfig};
 pub use position::{Epoch, KnownEpoch, StreamPosition};
 pub use publication::{Message, MessageKind, MessageRef, OwnedClientInfo};
 pub use sequencer::{Delivered, Interest, Sequenced, Sequencer};

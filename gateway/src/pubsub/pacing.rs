@@ -1,86 +1,93 @@
-//! When a round is due.
+//! How long a connection rests between two sends of publications.
 //!
 //! One send costs the kernel about the same whatever its length, so a busy shard should send less
-//! often and more at a time; a quiet one sends at once. The caller measures how busy it is (share
-//! of time not spent waiting, smoothed) and says so.
+//! often and more at a time; a quiet one sends at once. What a shard spends on fan-out is inversely
+//! proportional to the rest, so the rest follows the shard's busy share: it grows while the shard
+//! works for more of its time than it is to, and shrinks to nothing while it works for less. The
+//! budget bounds it. Whoever has not been sent anything for that long gets a publication at once,
+//! however busy the shard is.
 
 use std::time::{Duration, Instant};
 
 use crate::limits;
 
-/// How a shard paces its rounds.
+/// How a shard paces its sends.
 #[derive(Debug, Clone, Copy)]
 pub struct PacingConfig {
-    /// Longest time that a publication waits for its round on a busy shard.
+    /// Longest rest: longest time that a publication waits on a busy shard.
     pub budget: Duration,
-    /// Busy share above which rounds wait.
-    pub busy_above: f32,
-    /// Busy share below which they no longer do. Lower than `busy_above`: waiting itself makes the
-    /// shard less busy.
-    pub quiet_below: f32,
+    /// Shortest rest, also of a quiet shard; at most the budget.
+    pub least: Duration,
+    /// Share of its time that a shard is to work for: the rest grows above it and shrinks below it.
+    pub busy_target: f32,
 }
 
 impl Default for PacingConfig {
     fn default() -> Self {
         Self {
-            budget: limits::ROUND_BUDGET,
-            busy_above: limits::BUSY_ABOVE,
-            quiet_below: limits::QUIET_BELOW,
+            budget: limits::FANOUT_LATENCY_BUDGET,
+            least: Duration::ZERO,
+            busy_target: limits::BUSY_TARGET,
         }
     }
 }
 
-/// Answer to [`Pacer::due`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
-    /// Run the round.
-    Now,
-    /// Wait until then, at most the budget away.
-    At(Instant),
-}
+/// How often the rest is looked at: as often as there is a new busy share.
+const ADJUST_EVERY: Duration = Duration::from_millis(50);
+/// Time between two rounds of a shard whose connections rest, and so the shortest rest there is.
+const STEP: Duration = Duration::from_millis(1);
 
-/// Decides when a round runs.
+/// Decides how long connections rest, and when rounds run.
 #[derive(Debug)]
 pub struct Pacer {
     config: PacingConfig,
+    rest: Duration,
+    adjusted: Option<Instant>,
     last_round: Option<Instant>,
-    is_busy: bool,
 }
 
 impl Pacer {
-    /// A quiet shard.
+    /// A quiet shard's.
     pub fn new(config: PacingConfig) -> Self {
         Self {
             config,
+            rest: config.least,
+            adjusted: None,
             last_round: None,
-            is_busy: false,
         }
     }
 
-    /// When the round for what is pending is due. A lone message on a busy shard waits for at most
-    /// the budget since the round before it, so at most the budget.
-    pub fn due(&mut self, busy_share: f32, now: Instant) -> Due {
-        let threshold = match self.is_busy {
-            true => self.config.quiet_below,
-            false => self.config.busy_above,
+    /// Takes note of the share of recent time that the shard worked for, 0 to 1.
+    pub fn adjust(&mut self, busy_share: f32, now: Instant) {
+        if self.adjusted.is_some_and(|at| now < at + ADJUST_EVERY) {
+            return;
+        }
+        self.adjusted = Some(now);
+        // The root, because the share is an average over more than one adjustment.
+        let factor = (busy_share.max(0.0) / self.config.busy_target).sqrt();
+        let wanted = self.rest.max(STEP).mul_f32(factor);
+        self.rest = match wanted < STEP {
+            true => self.config.least,
+            false => wanted.clamp(self.config.least, self.config.budget),
         };
-        self.is_busy = busy_share > threshold;
-        let Some(last) = self.last_round.filter(|_| self.is_busy) else {
-            return Due::Now;
-        };
-        // A clock that went backwards must not make anybody wait for longer.
-        let at = last.min(now) + self.config.budget;
-        if at <= now { Due::Now } else { Due::At(at) }
+    }
+
+    /// How long a connection rests after a send of publications; zero on a quiet shard.
+    pub fn rest(&self) -> Duration {
+        self.rest
+    }
+
+    /// When the round for what is there to be done from `since` on may run.
+    pub fn due(&self, since: Instant) -> Instant {
+        match self.last_round {
+            Some(last) if !self.rest.is_zero() => since.max(last + STEP),
+            _ => since,
+        }
     }
 
     /// A round has run.
     pub fn ran(&mut self, now: Instant) {
         self.last_round = Some(now);
-    }
-
-    /// Whether rounds wait at present.
-    pub fn is_busy(&self) -> bool {
-        self.is_busy
     }
 }
 
@@ -89,37 +96,80 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+    const BUDGET: Duration = Duration::from_millis(25);
+
+    fn pacer() -> Pacer {
+        Pacer::new(PacingConfig {
+            budget: BUDGET,
+            least: Duration::ZERO,
+            busy_target: 0.4,
+        })
+    }
+
+    /// The rest after `adjustments` of a shard whose busy share with a rest is `share`.
+    fn settled(pacer: &mut Pacer, adjustments: u32, share: impl Fn(Duration) -> f32) -> Duration {
+        let start = pacer
+            .adjusted
+            .map_or_else(Instant::now, |at| at + ADJUST_EVERY);
+        for number in 0..adjustments {
+            let share = share(pacer.rest());
+            pacer.adjust(share, start + number * ADJUST_EVERY);
+        }
+        pacer.rest()
+    }
 
     #[test]
     fn a_quiet_shard_sends_at_once_however_often() {
-        let mut pacer = Pacer::new(PacingConfig::default());
+        let mut pacer = pacer();
+        assert_eq!(settled(&mut pacer, 100, |_| 0.3), Duration::ZERO);
         let now = Instant::now();
-        for n in 0..10 {
-            assert_eq!(pacer.due(0.2, now + n * MS / 10), Due::Now);
-            pacer.ran(now + n * MS / 10);
+        pacer.ran(now);
+        assert_eq!(pacer.due(now), now);
+    }
+
+    #[test]
+    fn the_rest_settles_where_the_shard_works_as_much_as_it_is_to() {
+        let mut pacer = pacer();
+        // 1,000 sends of 5 us for each rest.
+        let rest = settled(&mut pacer, 40, |rest| {
+            (5.0 / (rest.as_secs_f32() * 1e3)).min(1.0)
+        });
+        assert!(rest > 12 * MS && rest < 13 * MS, "{rest:?}");
+    }
+
+    #[test]
+    fn a_saturated_shard_rests_for_the_budget_and_no_longer() {
+        let mut pacer = pacer();
+        let rest = settled(&mut pacer, 20, |_| 1.0);
+        assert_eq!(rest, BUDGET);
+    }
+
+    #[test]
+    fn a_shard_that_was_busy_sends_at_once_again_soon() {
+        let mut pacer = pacer();
+        settled(&mut pacer, 20, |_| 1.0);
+        assert_eq!(settled(&mut pacer, 20, |_| 0.1), Duration::ZERO);
+    }
+
+    #[test]
+    fn rounds_of_a_busy_shard_are_a_step_apart() {
+        let mut pacer = pacer();
+        settled(&mut pacer, 20, |_| 1.0);
+        let now = Instant::now();
+        assert_eq!(pacer.due(now), now);
+        pacer.ran(now);
+        assert_eq!(pacer.due(now), now + STEP);
+        assert_eq!(pacer.due(now + 5 * MS), now + 5 * MS);
+    }
+
+    #[test]
+    fn the_rest_is_looked_at_as_often_as_there_is_a_new_share() {
+        let mut pacer = pacer();
+        let now = Instant::now();
+        for turn in 0..10 {
+            pacer.adjust(1.0, now + turn * MS);
         }
-    }
-
-    #[test]
-    fn a_busy_shard_waits_at_most_the_budget_since_its_last_round() {
-        let mut pacer = Pacer::new(PacingConfig::default());
-        let now = Instant::now();
-        assert_eq!(pacer.due(0.9, now), Due::Now);
-        pacer.ran(now);
-        assert_eq!(pacer.due(0.9, now + 3 * MS), Due::At(now + 10 * MS));
-        assert_eq!(pacer.due(0.9, now + 10 * MS), Due::Now);
-        pacer.ran(now + 10 * MS);
-        assert_eq!(pacer.due(0.9, now + 1000 * MS), Due::Now);
-    }
-
-    #[test]
-    fn busy_and_quiet_do_not_flap_in_between() {
-        let mut pacer = Pacer::new(PacingConfig::default());
-        let now = Instant::now();
-        pacer.ran(now);
-        assert_eq!(pacer.due(0.3, now), Due::Now, "was quiet, stays quiet");
-        assert!(matches!(pacer.due(0.34, now), Due::At(_)));
-        assert!(matches!(pacer.due(0.3, now), Due::At(_)), "stays busy");
-        assert_eq!(pacer.due(0.2, now), Due::Now);
+        let once = pacer.rest();
+        assert!(once > MS && once < 2 * MS, "{once:?}");
     }
 }

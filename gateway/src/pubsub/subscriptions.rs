@@ -9,10 +9,12 @@
 //! - `channels[e.channel].subscribers[e.place]` points back at each entry `e`, and the other way.
 //! - A connection has at most one entry per channel name, whatever the variant.
 //! - A channel is in the table exactly while it has subscribers.
-//! - A connection is in the ready list at most once, exactly while its `is_ready` is set.
+//! - A connection is in `ready` at most once, exactly while its `is_ready` is set; likewise `prompt`.
+//! - A connection that rests is in `resting`.
 //! - Urgency needs a channel that has advanced: only the round that takes it up ends the urgency.
 //! - Those of `channel`.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -57,12 +59,24 @@ pub(super) struct Connection {
     pub(super) entries: SmallVec<[Entry; 1]>,
     /// When the send in flight last made progress, in ms since `started`, plus one; 0 without.
     pub(super) progress_ms: u32,
+    /// In `ready`.
     pub(super) is_ready: bool,
+    /// In `prompt`.
+    pub(super) is_prompt: bool,
+    /// Was sent publications a moment ago, on a busy shard: in `resting`.
+    pub(super) is_resting: bool,
     pub(super) is_evicted: bool,
 }
 
 // An idle connection with one subscription keeps both inside this.
 const _: () = assert!(size_of::<Connection>() <= 32 && size_of::<Entry>() == 16);
+
+/// A connection that was sent publications a moment ago.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Resting {
+    pub(super) slot: Slot,
+    pub(super) since: Instant,
+}
 
 /// Counters since start; the shard exports them.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -152,8 +166,13 @@ pub struct Subscriptions {
     pub(super) connections: Vec<Connection>,
     /// Channels that got something since the last round.
     pub(super) advanced: Vec<u32>,
-    /// Connections that have something to send and no send in flight.
-    pub(super) ready: Vec<Slot>,
+    /// Connections that a round has found to have something pending, in its order.
+    pub(super) ready: VecDeque<Slot>,
+    /// Connections for which the caller has bytes, or that are behind by much: they do not wait for
+    /// those in `ready`.
+    pub(super) prompt: VecDeque<Slot>,
+    /// Connections that rest, by when they began to. Places of closed connections may be among them.
+    pub(super) resting: VecDeque<Resting>,
     pub(super) evicted: Vec<(Slot, SlowReason)>,
     pub(super) is_urgent: bool,
     pub(super) swept_to: usize,
@@ -173,7 +192,9 @@ impl Subscriptions {
             free: Vec::new(),
             connections: Vec::new(),
             advanced: Vec::new(),
-            ready: Vec::new(),
+            ready: VecDeque::new(),
+            prompt: VecDeque::new(),
+            resting: VecDeque::new(),
             evicted: Vec::new(),
             is_urgent: false,
             swept_to: 0,
@@ -199,10 +220,12 @@ impl Subscriptions {
             }
         }
         if let Some(connection) = self.connections.get_mut(slot as usize) {
-            let was_ready = connection.is_ready;
-            *connection = Connection::default();
-            if was_ready {
+            let was = std::mem::take(connection);
+            if was.is_ready {
                 self.ready.retain(|ready| *ready != slot);
+            }
+            if was.is_prompt {
+                self.prompt.retain(|prompt| *prompt != slot);
             }
         }
         self.evicted.retain(|(evicted, _)| *evicted != slot);

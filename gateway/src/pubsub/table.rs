@@ -215,10 +215,15 @@ impl Subscriptions {
                 found.name
             );
         }
-        let mut ready = 0;
+        let (mut ready, mut prompt) = (0, 0);
         for (slot, connection) in self.connections.iter().enumerate() {
             subscriptions += connection.entries.len() as u64;
             ready += usize::from(connection.is_ready);
+            prompt += usize::from(connection.is_prompt);
+            assert!(
+                !connection.is_resting || self.resting.iter().any(|one| one.slot as usize == slot),
+                "{slot} rests, and nobody will wake it"
+            );
             for (at, entry) in connection.entries.iter().enumerate() {
                 let found = self.places[entry.channel as usize].channel.as_ref();
                 let found = found.expect("an entry's channel is in the table");
@@ -226,6 +231,12 @@ impl Subscriptions {
                 assert_eq!((back.slot as usize, back.entry as usize), (slot, at));
             }
         }
+        assert_eq!(prompt, self.prompt.len(), "prompt connections");
+        assert!(
+            self.prompt
+                .iter()
+                .all(|slot| self.connections[*slot as usize].is_prompt)
+        );
         assert_eq!(ready, self.ready.len(), "ready connections");
         assert!(
             self.ready

@@ -133,8 +133,8 @@ pub struct Counters {
     pub slow_stuck: Counter,
     /// Rounds of fan-out.
     pub rounds: Counter,
-    /// Rounds that waited because the shard is busy.
-    pub rounds_delayed: Counter,
+    /// How long a connection rests between two sends of publications, in microseconds.
+    pub rest_us: Counter,
     /// Turns of the loop.
     pub turns: Counter,
     /// Receives that found no buffer and had to wait for one.

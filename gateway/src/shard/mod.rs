@@ -63,7 +63,8 @@ use ipnet::IpNet;
 use crate::authority::Answered;
 use crate::engine::Engine;
 use crate::http::Policy;
-use crate::pubsub::{Due, Pacer, PacingConfig, Subscriptions, SubscriptionsConfig, Wire};
+use crate::limits::ROUND_SENDS_A_TURN_MAX;
+use crate::pubsub::{Pacer, PacingConfig, Subscriptions, SubscriptionsConfig, Wire};
 use crate::session::SessionConfig;
 use crate::websocket::Limits;
 
@@ -168,8 +169,6 @@ pub struct Shard {
     /// Requests that the control plane has not answered yet.
     plain_out: usize,
     pacer: Pacer,
-    /// Whether the next round was put off.
-    is_round_waiting: bool,
     /// Slices of one send, between two uses empty.
     pieces: Vec<LogSlice>,
     /// Connections still to be closed by the drain, in random order.
@@ -209,7 +208,6 @@ impl Shard {
             plain_answer: links.plain_answer,
             plain_out: 0,
             pacer: Pacer::new(parts.pacing),
-            is_round_waiting: false,
             pieces: Vec::new(),
             drain_order: Vec::new(),
             next_sweep: now + SWEEP_EVERY,
@@ -237,28 +235,34 @@ impl Shard {
         }
     }
 
-    /// Runs a round when one is due; says when the next one is.
+    /// Runs a round when one is due, and sends; says when to go on.
     fn run_round(&mut self, ring: &mut NetRing, now: Instant) -> Option<Instant> {
-        let mut next = None;
-        if self.core.subscriptions.has_advanced() {
-            match self.pacer.due(ring.busy_share(), now) {
-                Due::At(at) if !self.core.subscriptions.is_urgent() => {
-                    self.is_round_waiting = true;
-                    next = Some(at);
-                }
-                Due::Now | Due::At(_) => {
-                    self.core.subscriptions.begin_round();
-                    self.core.counters.rounds.add(1);
-                    let has_waited = std::mem::take(&mut self.is_round_waiting);
-                    self.core.counters.rounds_delayed.add(has_waited.into());
-                    self.pacer.ran(now);
-                }
-            }
+        self.pacer.adjust(ring.busy_share(), now);
+        let rest = self.pacer.rest();
+        let subscriptions = &mut self.core.subscriptions;
+        if subscriptions.is_round_over()
+            && let Some(since) = subscriptions.round_wanted(now, rest)
+            && (self.pacer.due(since) <= now || subscriptions.is_urgent())
+        {
+            subscriptions.begin_round(now, rest);
+            self.core.counters.rounds.add(1);
+            self.pacer.ran(now);
         }
-        while let Some(slot) = self.core.subscriptions.next_ready() {
+        while let Some(slot) = self.core.subscriptions.next_prompt() {
             self.send(ring, slot, now);
         }
-        next
+        for _ in 0..ROUND_SENDS_A_TURN_MAX {
+            let Some(slot) = self.core.subscriptions.next_ready() else {
+                break;
+            };
+            self.send(ring, slot, now);
+        }
+        let subscriptions = &self.core.subscriptions;
+        if !subscriptions.is_round_over() {
+            return Some(now);
+        }
+        let wanted = subscriptions.round_wanted(now, rest);
+        wanted.map(|since| self.pacer.due(since))
     }
 
     fn publish_counters(&self, ring: &NetRing) {
@@ -269,6 +273,7 @@ impl Shard {
         counters.channels.set(stats.channels);
         counters.subscriptions.set(stats.subscriptions);
         counters.deliveries.set(stats.deliveries);
+        counters.rest_us.set(self.pacer.rest().as_micros() as u64);
         counters.slow_bytes.set(stats.slow_bytes);
         counters.slow_stuck.set(stats.slow_stuck);
         counters.turns.add(1);

@@ -31,7 +31,9 @@ impl Shard {
         let subscriptions = &mut self.core.subscriptions;
         let gathered = match is_held {
             true => subscriptions.send_alone(slot, now, &control),
-            false => subscriptions.gather(slot, now, &mut control, &mut self.pieces),
+            false => {
+                subscriptions.gather(slot, now, self.pacer.rest(), &mut control, &mut self.pieces)
+            }
         };
         match gathered {
             Gathered::Nothing => self.core.spares.give(control),

@@ -1,20 +1,22 @@
-//! Rounds of a busy shard, and what is said of them.
+//! Sends of a busy shard, and what is said of them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flux_gateway::pubsub::PacingConfig;
 
 use super::client::Client;
 use super::node::Settings;
 
+const REST: Duration = Duration::from_secs(3);
+
 #[test]
-fn a_round_that_waits_counts_once_however_many_turns_pass_meanwhile() {
+fn on_a_busy_shard_publications_wait_for_the_rest_to_end_and_replies_do_not() {
     let node = Settings {
         pacing: PacingConfig {
-            budget: Duration::from_millis(1_500),
+            budget: REST,
             // Busy at whatever load.
-            busy_above: -1.0,
-            quiet_below: -2.0,
+            least: REST,
+            ..PacingConfig::default()
         },
         ..Settings::default()
     }
@@ -22,16 +24,24 @@ fn a_round_that_waits_counts_once_however_many_turns_pass_meanwhile() {
     let mut reader = Client::connect(node.address);
     reader.subscribe("c");
     let mut publisher = Client::connect(node.address);
-    // The first round is due at once, the second waits.
-    for n in 1..=2 {
-        publisher.ask(&format!(r#""publish":{{"channel":"c","data":{n}}}"#));
-        if n == 2 {
-            for _ in 0..20 {
-                publisher.ask(r#""rpc":{"method":"m","data":1}"#);
-            }
-        }
-        reader.wait(|line| line.contains(&format!(r#""data":{n}"#)));
+    let mut publish = |n: u32| publisher.ask(&format!(r#""publish":{{"channel":"c","data":{n}}}"#));
+    // Who has been sent nothing for long gets it at once.
+    let begun = Instant::now();
+    publish(0);
+    reader.wait(|line| line.contains(r#""data":0"#));
+    assert!(begun.elapsed() < REST, "{:?}", begun.elapsed());
+    let rested_from = begun;
+    for n in 1..=5 {
+        publish(n);
     }
-    assert_eq!(node.count(|counters| &counters.rounds), 2);
-    assert_eq!(node.count(|counters| &counters.rounds_delayed), 1);
+    reader.ask(r#""rpc":{"method":"m","data":1}"#);
+    let sends = node.count(|counters| &counters.sends);
+    for n in 6..=9 {
+        publish(n);
+    }
+    reader.wait(|line| line.contains(r#""data":9"#));
+    assert!(rested_from.elapsed() >= REST, "{:?}", rested_from.elapsed());
+    // Four replies to the publisher; what was published in the rest is one send.
+    assert_eq!(node.count(|counters| &counters.sends) - sends, 5);
+    assert_eq!(node.count(|counters| &counters.rest_us), 3_000_000);
 }

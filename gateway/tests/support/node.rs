@@ -316,14 +316,20 @@ impl Loop {
         }
     }
 
+    fn next_to_send(&mut self) -> Option<u32> {
+        let prompt = self.subscriptions.next_prompt();
+        prompt.or_else(|| self.subscriptions.next_ready())
+    }
+
     fn round(&mut self) {
-        self.subscriptions.begin_round();
-        while let Some(slot) = self.subscriptions.next_ready() {
+        let rest = Duration::ZERO;
+        self.subscriptions.begin_round(Instant::now(), rest);
+        while let Some(slot) = self.next_to_send() {
             let (mut bytes, mut pieces) = (Vec::new(), Vec::<LogSlice>::new());
             let now = Instant::now();
             let gathered = self
                 .subscriptions
-                .gather(slot, now, &mut bytes, &mut pieces);
+                .gather(slot, now, rest, &mut bytes, &mut pieces);
             if gathered == Gathered::Nothing {
                 continue;
             }

@@ -19,6 +19,10 @@ const BURST_BUFFERS_MAX: u16 = 512;
 /// of it that nobody waits for (`IO_LOCAL_TW_DEFAULT_MAX`, Linux 6.13). A shard that fell behind by
 /// thousands would otherwise learn of them over hundreds of turns, and its timers would fire before.
 const WORK_OFF_ENTERS_MAX: u32 = 256;
+/// Sends up to which one enter both submits them and waits. The kernel does its TCP work for each while it
+/// takes it: for more of them that is work worth its own enter, which then counts as work. Within a wait it
+/// would pass for idleness.
+const SENDS_WITH_WAIT_MAX: u32 = 16;
 /// Pause after the kernel was too short of memory to take entries.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(1);
 
@@ -43,6 +47,7 @@ impl NetRing {
         }
         let limit = end.saturating_duration_since(before);
         let park = !limit.is_zero()
+            && self.fresh_sends < SENDS_WITH_WAIT_MAX
             && self.reaped.is_empty()
             && self.backlog.is_empty()
             && self.wake.park();

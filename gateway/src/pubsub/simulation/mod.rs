@@ -72,6 +72,8 @@ struct Shard {
 struct World {
     rng: Rng,
     now: Instant,
+    /// How long connections rest at present.
+    rest: Duration,
     sequencer: Sequencer,
     shards: Vec<Shard>,
     /// Messages published per channel and variant so far: their numbers are 0, 1, 2, ...
@@ -104,6 +106,7 @@ impl World {
         Self {
             rng: Rng::with_seed(seed),
             now,
+            rest: Duration::ZERO,
             sequencer: Sequencer::new(),
             shards: (0..SHARDS).map(|_| shard()).collect(),
             published: HashMap::new(),
@@ -161,11 +164,18 @@ impl World {
                 self.take_mail(shard, count);
             }
             70..80 => {
-                self.round(shard);
+                self.round(shard, usize::MAX);
                 self.deliver_all(shard);
             }
-            80..85 => self.round(shard),
-            85..90 => self.sequencer.sweep(),
+            80..85 => {
+                let most = self.rng.usize(..SLOTS as usize);
+                self.round(shard, most);
+            }
+            85 => {
+                let longest = if self.rng.bool() { 200 } else { 0 };
+                self.rest = Duration::from_millis(self.rng.u64(..=longest));
+            }
+            86..90 => self.sequencer.sweep(),
             90 => {
                 self.shards[shard].subscriptions.sweep(3, self.now);
                 self.evict(shard);
@@ -181,6 +191,7 @@ impl World {
 
     /// Lets everything that is under way arrive.
     fn settle(&mut self) {
+        self.rest = Duration::ZERO;
         for _ in 0..10 {
             for shard in 0..SHARDS {
                 while !self.shards[shard].outgoing.is_empty() {
@@ -190,13 +201,13 @@ impl World {
             for shard in 0..SHARDS {
                 while !self.shards[shard].mail.is_empty() {
                     self.take_mail(shard, usize::MAX);
-                    self.round(shard);
+                    self.round(shard, usize::MAX);
                     for client in &mut self.shards[shard].clients {
                         client.is_slow = false;
                     }
                     self.deliver_all(shard);
                 }
-                self.round(shard);
+                self.round(shard, usize::MAX);
                 self.deliver_all(shard);
             }
         }
@@ -282,9 +293,9 @@ fn a_gap_is_never_delivered_and_what_was_delivered_is_not_delivered_again() {
         assert_eq!((appended, offset), (expected, offset));
         assert_eq!(subscriptions.position(key), Some(at(position)));
     }
-    subscriptions.begin_round();
+    let (now, rest) = (Instant::now(), Duration::ZERO);
+    subscriptions.begin_round(now, rest);
     let (mut control, mut pieces) = (Vec::new(), Vec::<LogSlice>::new());
-    let now = Instant::now();
-    let gathered = subscriptions.gather(0, now, &mut control, &mut pieces);
+    let gathered = subscriptions.gather(0, now, rest, &mut control, &mut pieces);
     assert_eq!(gathered, Gathered::Send { bytes: 3 }, "6, the join, and 7");
 }

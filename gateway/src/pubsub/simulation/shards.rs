@@ -188,31 +188,46 @@ impl World {
         }
     }
 
-    pub(super) fn round(&mut self, shard: usize) {
-        self.shards[shard].subscriptions.begin_round();
-        self.send_ready(shard);
+    /// A turn's sends: all that are prompt, and `most` of a round's.
+    pub(super) fn round(&mut self, shard: usize, most: usize) {
+        let (now, rest) = (self.now, self.rest);
+        let subscriptions = &mut self.shards[shard].subscriptions;
+        if subscriptions.is_round_over() && subscriptions.round_wanted(now, rest).is_some() {
+            subscriptions.begin_round(now, rest);
+        }
+        self.send_prompt(shard);
+        for _ in 0..most {
+            let Some(slot) = self.shards[shard].subscriptions.next_ready() else {
+                break;
+            };
+            self.send(shard, slot);
+        }
     }
 
-    fn send_ready(&mut self, shard: usize) {
-        let now = self.now;
-        let at = &mut self.shards[shard];
-        while let Some(slot) = at.subscriptions.next_ready() {
-            let client = &mut at.clients[slot as usize];
-            assert!(client.in_flight.is_empty(), "one send at a time");
-            let mut control = std::mem::take(&mut client.control);
-            let mut pieces: Vec<LogSlice> = Vec::new();
-            let gathered = at
-                .subscriptions
-                .gather(slot, now, &mut control, &mut pieces);
-            for piece in pieces {
-                control.extend_from_slice(piece.as_bytes());
-            }
-            match gathered {
-                Gathered::Nothing => assert!(control.is_empty()),
-                Gathered::Send { bytes } => assert_eq!(bytes, control.len() as u64),
-            }
-            client.in_flight = control;
+    fn send_prompt(&mut self, shard: usize) {
+        while let Some(slot) = self.shards[shard].subscriptions.next_prompt() {
+            self.send(shard, slot);
         }
+    }
+
+    fn send(&mut self, shard: usize, slot: u32) {
+        let (now, rest) = (self.now, self.rest);
+        let at = &mut self.shards[shard];
+        let client = &mut at.clients[slot as usize];
+        assert!(client.in_flight.is_empty(), "one send at a time");
+        let mut control = std::mem::take(&mut client.control);
+        let mut pieces: Vec<LogSlice> = Vec::new();
+        let gathered = at
+            .subscriptions
+            .gather(slot, now, rest, &mut control, &mut pieces);
+        for piece in pieces {
+            control.extend_from_slice(piece.as_bytes());
+        }
+        match gathered {
+            Gathered::Nothing => assert!(control.is_empty()),
+            Gathered::Send { bytes } => assert_eq!(bytes, control.len() as u64),
+        }
+        client.in_flight = control;
     }
 
     /// The kernel takes some bytes of a send in flight.
@@ -229,7 +244,7 @@ impl World {
             if !client.control.is_empty() {
                 at.subscriptions.mark_ready(slot);
             }
-            self.send_ready(shard);
+            self.send_prompt(shard);
         } else {
             at.subscriptions.progressed(slot, self.now);
         }
