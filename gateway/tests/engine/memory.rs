@@ -1,7 +1,12 @@
 //! Promise: on one node, every subscriber of a channel sees the same order, whatever its shard,
 //! and misses nothing from its subscribe reply on.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::node::{Shard, Told, memory_node, wait_for};
+
+/// The slot of whoever publishes; nobody subscribes there.
+const PUBLISHER: u32 = 100;
 
 fn numbers(shard: &Shard, slot: u32, channel: &str) -> Vec<u64> {
     shard
@@ -20,21 +25,37 @@ fn publications_of_all_shards_reach_all_shards_in_one_order() {
             shard.subscribed(slot, channel);
         }
     }
+    // Numbers by publisher, and by the ids of the commands that publish them.
+    let mut asked: Vec<HashMap<u32, (&str, u64)>> = vec![HashMap::new(); shards.len()];
     for n in 0..500u64 {
         for (from, shard) in (0u64..).zip(&shards) {
             for channel in channels {
-                shard.publish(0, channel, n * 10 + from);
+                let number = n * 10 + from;
+                let id = shard.publish(PUBLISHER, channel, number);
+                asked[from as usize].insert(id, (channel, number));
             }
         }
     }
-    let expected = 500 * shards.len();
+    // A shard that is given more than it gets round to refuses some: those nobody may see.
+    let mut taken: HashMap<&str, HashSet<u64>> = HashMap::new();
+    for (asked, shard) in asked.iter().zip(&shards) {
+        wait_for("all answers", || shard.told(PUBLISHER).len() == asked.len());
+        for told in shard.told(PUBLISHER) {
+            if let Told::Published(id, Ok(())) = told {
+                let (channel, number) = asked[&id];
+                taken.entry(channel).or_default().insert(number);
+            }
+        }
+    }
     for channel in channels {
+        let taken = &taken[channel];
         wait_for("all publications", || {
             (0..)
                 .zip(&shards)
-                .all(|(slot, shard)| shard.pushes(slot, channel) == expected)
+                .all(|(slot, shard)| shard.pushes(slot, channel) == taken.len())
         });
         let first = numbers(&shards[0], 0, channel);
+        assert_eq!(&first.iter().copied().collect::<HashSet<_>>(), taken);
         for (slot, shard) in (0..).zip(&shards) {
             assert_eq!(numbers(shard, slot, channel), first, "one order for all");
         }
