@@ -6,7 +6,7 @@ from .rounds import required
 
 def connect(bench):
     """New connections at an even rate: TCP, upgrade, and the close that follows."""
-    rate = 500 if bench.quick else 2_000
+    rate = 500 if bench.quick else 4_000
     # A path that nchan upgrades; the others upgrade theirs.
     running = {who: start(bench) for who, start in servers.here(bench).items()}
     paths = {"nchan": "sub/connect"}

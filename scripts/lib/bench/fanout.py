@@ -18,7 +18,7 @@ def fanout(bench):
     else:
         loads = [*(load(rate) for rate in (10, 100, 1000, 4000)), load(100, subscribers=10_000),
                  # 100,000 subscriptions.
-                 load(10_000, subscribers=10_000, channels=10_000, per_subscriber=10)]
+                 load(5_000, subscribers=10_000, channels=10_000, per_subscriber=10)]
     rows = []
     for each in loads:
         try:
