@@ -232,9 +232,10 @@ class Bench:
         return rows
 
 
-def finished(name, unit, less_is_better, values, words):
+def finished(name, unit, less_is_better, values, words=None):
     """The row of a figure: `values` are those of each round, by who was measured; `words` what stands in place
     of a figure."""
+    words = words or {}
     medians = {who: None if who in words else statistics.median(each) for who, each in values.items()}
     ours = medians.pop("ours")
     peers = {who: value for who, value in medians.items() if value is not None}
@@ -243,7 +244,7 @@ def finished(name, unit, less_is_better, values, words):
         ratio = min(peers.values()) / ours if less_is_better else ours / max(peers.values())
     return {"name": name, "unit": unit, "ours": None if ours is None else rounded(ours),
             "peers": {who: rounded(value) for who, value in peers.items()}, "words": words,
-            "ratio": None if ratio is None else round(ratio, 3),
+            "ratio": None if ratio is None else round(ratio, 3), "rounds": max(map(len, values.values())),
             "values": {who: [rounded(value) for value in each] for who, each in values.items()}}
 
 
