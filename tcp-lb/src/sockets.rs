@@ -1,5 +1,5 @@
 //! Listeners and upstream sockets with their options.
-#![allow(unsafe_code, reason = "one socket option that socket2 does not know")]
+#![allow(unsafe_code, reason = "socket options that socket2 does not know")]
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,11 +10,12 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use crate::limits;
 
 /// A listener of one shard: several share the port, and the kernel spreads connections over them.
-/// What is set here is inherited by every connection, which saves five calls on each.
+/// What is set here is inherited by every connection, which saves six calls on each.
+/// `awaits_bytes`: connections are of use only with their first bytes.
 ///
 /// # Errors
 /// As bind(2) and listen(2).
-pub fn listener(address: SocketAddr) -> io::Result<Socket> {
+pub fn listener(address: SocketAddr, awaits_bytes: bool) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -27,16 +28,27 @@ pub fn listener(address: SocketAddr) -> io::Result<Socket> {
         limits::CLIENT_KEEPALIVE_IDLE,
         limits::CLIENT_USER_TIMEOUT,
     )?;
+    // What a client says first is answered by the node: its acknowledgement travels with the answer, where
+    // that does not take long.
+    socket.set_tcp_quickack(false)?;
+    if awaits_bytes {
+        defer_accept(&socket)?;
+    }
     socket.bind(&address.into())?;
     socket.listen(limits::BACKLOG)?;
     Ok(socket)
 }
 
-/// A socket to connect to a node at `address`, from `source` if given.
+/// A socket to connect to a node at `address`, from `source` if given. `speaks_first`: bytes follow as soon as it is
+/// connected; the last packet of TCP's handshake then travels with them, which saves both sides one.
 ///
 /// # Errors
 /// As socket(2) and bind(2): out of descriptors, or `source` is not of this machine.
-pub fn upstream(address: SocketAddr, source: Option<IpAddr>) -> io::Result<OwnedFd> {
+pub fn upstream(
+    address: SocketAddr,
+    source: Option<IpAddr>,
+    speaks_first: bool,
+) -> io::Result<OwnedFd> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -47,6 +59,9 @@ pub fn upstream(address: SocketAddr, source: Option<IpAddr>) -> io::Result<Owned
         limits::UPSTREAM_KEEPALIVE_IDLE,
         limits::UPSTREAM_USER_TIMEOUT,
     )?;
+    if speaks_first {
+        socket.set_tcp_quickack(false)?;
+    }
     if let Some(source) = source {
         bind_address_no_port(&socket)?;
         socket.bind(&SocketAddr::new(source, 0).into())?;
@@ -67,17 +82,27 @@ fn options(
     socket.set_tcp_user_timeout(Some(user_timeout))
 }
 
+/// Has the kernel hand out connections when their first bytes are there, so that a shard wakes once for both. A client
+/// that says nothing is handed out [`limits::SILENT_CLIENT`] later.
+fn defer_accept(socket: &Socket) -> io::Result<()> {
+    let seconds = limits::SILENT_CLIENT.as_secs() as libc::c_int;
+    set_option(socket, libc::SOL_TCP, libc::TCP_DEFER_ACCEPT, seconds)
+}
+
 /// Leaves the choice of the port to connect(2): without it a bound source has one pool of ports for
 /// all destinations together instead of one for each.
 fn bind_address_no_port(socket: &Socket) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: the option takes an int, which lives until the call returns.
+    set_option(socket, libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
+fn set_option(socket: &Socket, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: these options take an int, which lives until the call returns.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
+            level,
+            name,
+            (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };

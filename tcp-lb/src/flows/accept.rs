@@ -281,7 +281,8 @@ mod tests {
     use super::*;
 
     fn accepting(per_s: u32, now: Instant) -> Accepting {
-        let listener = crate::sockets::listener(([127, 0, 0, 1], 0).into()).expect("a listener");
+        let listener =
+            crate::sockets::listener(([127, 0, 0, 1], 0).into(), true).expect("a listener");
         Accepting::new(listener, per_s, now)
     }
 

@@ -134,12 +134,14 @@ impl Flows {
             return;
         }
         side.shut = true;
+        if flow.direction_is_over(CLIENT) && flow.direction_is_over(UPSTREAM) {
+            // Closing tells the side as well.
+            return self.remove(ring, slot);
+        }
+        let side = &mut flow.sides[to];
         if let (Some(socket), false) = (&side.socket, side.broken) {
             // It may have been reset meanwhile; its receiver says so.
             let _ = ring.shutdown(socket, Shutdown::Write);
-        }
-        if flow.direction_is_over(CLIENT) && flow.direction_is_over(UPSTREAM) {
-            self.remove(ring, slot);
         }
     }
 

@@ -107,7 +107,13 @@ impl Flows {
             .get(self.next_source % sources.len().max(1))
             .copied();
         self.next_source = self.next_source.wrapping_add(1);
-        let socket = match sockets::upstream(route.addr, source) {
+        let speaks_first = self.settings.proxy_protocol
+            || self
+                .slots
+                .get(slot)
+                .and_then(|flow| flow.opening.as_ref())
+                .is_some_and(|opening| !opening.held.is_empty());
+        let socket = match sockets::upstream(route.addr, source, speaks_first) {
             Ok(socket) => socket,
             Err(error) => {
                 self.on_no_socket(&error, &route.node, now);
