@@ -56,10 +56,7 @@ class Yard:
         return started
 
     def ours(self, prefix=None):
-        port = free_port()
-        return port, self.bench.start(
-            [self.bench.binary("flux-lb"), "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{free_port()}", "--redis", self.redis_url],
-            port, self.bench.server_core, {"FLUX_REDIS_PREFIX": prefix} if prefix else None, name="flux-lb")
+        return flux_lb(self.bench, self.redis_url, prefix)
 
     def haproxy(self, upstream):
         port = free_port()
@@ -176,6 +173,14 @@ def latency(bench):
     name = f"half load ({rate:,}/s)"
     return bench.rows([(f"{name} {key} added", "ms", key, True) for key in ("p50", "p99")],
                       {who: (lambda who=who, port=port: measure(who, port)) for who, (port, _) in balancers.items()})
+
+
+def flux_lb(bench, redis_url, prefix=None):
+    """Our balancer on the server core: its port and process."""
+    port = free_port()
+    return port, bench.start(
+        [bench.binary("flux-lb"), "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{free_port()}", "--redis", redis_url],
+        port, bench.server_core, {"FLUX_REDIS_PREFIX": prefix} if prefix else None, name="flux-lb")
 
 
 def flows_most():

@@ -11,12 +11,13 @@ LEASE_MS = 3_600_000
 
 
 def write_nodes(redis_port, prefix, nodes):
-    """`nodes`: id -> (address for clients, address of the admin pages). All are ready and weigh the same."""
+    """`nodes`: id -> (address for clients, address of the admin pages or none: it is not probed then). All are ready
+    and weigh the same."""
     now_ms = int(time.time() * 1000)
     commands = []
     for node_id, (address, admin) in nodes.items():
         record = {"v": 1, "id": node_id, "generation": now_ms, "nonce": "bench", "state": "ready", "addr": address,
-                  "admin": admin, "seq": 1, "ttl_ms": LEASE_MS}
+                  "seq": 1, "ttl_ms": LEASE_MS, **({"admin": admin} if admin else {})}
         commands.append(("HSET", f"{prefix}:nodes", node_id, json.dumps(record)))
         commands.append(("ZADD", f"{prefix}:deadlines", str(now_ms + LEASE_MS), node_id))
     send(redis_port, commands)
