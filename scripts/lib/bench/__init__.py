@@ -9,6 +9,8 @@ fanout      publications to many subscribers, beside a slow reader
 limits      the highest rate without loss
 shards      two shards against one
 balancer    balancers: round trips, new connections, large data, memory, latency
+container   a node in a small container
+web         plain HTTP
 registry    records of nodes that a test writes itself
 publish     the way of a publication through Redis, against Redis's own
 compare     all of them in one table
