@@ -22,7 +22,8 @@ use crate::net::{EpollNet, RingNet};
 use crate::options::{Cli, Command, Engine};
 use crate::report::Output;
 use crate::scenarios::{
-    Stop, bulk, connect, echo, fanout, http, idle, pairs, redis_publish, serve_echo, watch,
+    Stop, bulk, channels, connect, echo, fanout, http, idle, pairs, redis_publish, serve_echo,
+    watch,
 };
 
 fn main() -> ExitCode {
@@ -97,6 +98,14 @@ fn run(command: &Command, output: &Output) -> Result<bool> {
             };
             output.finish(&report);
             Ok(true)
+        }
+        Command::Channels(options) => {
+            let report = match engine(None, output)? {
+                Loop::Ring(net) => channels::run(*net, options, output, &stop)?,
+                Loop::Epoll(net) => channels::run(*net, options, output, &stop)?,
+            };
+            output.finish(&report);
+            Ok(report.complete())
         }
         Command::Idle(options) => {
             let report = idle::run(&options.scenario(), output, &stop)?;

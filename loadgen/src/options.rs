@@ -10,7 +10,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::clients::pubsub::Protocol;
 use crate::scenarios::open::Opening;
-use crate::scenarios::{bulk, connect, echo, fanout, http, idle, pairs, redis_publish, watch};
+use crate::scenarios::{
+    bulk, channels, connect, echo, fanout, http, idle, pairs, redis_publish, watch,
+};
 
 /// Longest run of any command.
 const DURATION_S_MAX: u64 = 24 * 3600;
@@ -34,6 +36,7 @@ pub(crate) enum Command {
     Fanout(Fanout),
     RedisPublish(RedisPublish),
     Idle(Idle),
+    Channels(channels::Options),
     Http(http::Options),
     /// Round trips through a TCP balancer (ws:// or tcp://); --server-pid is the balancer's
     Relay(Echo),
@@ -57,6 +60,7 @@ impl Command {
             Self::ServeEcho(options) | Self::ServeBulk(options) => options.json,
             Self::Bulk(options) => options.json,
             Self::Http(options) => options.json,
+            Self::Channels(options) => options.json,
             Self::Watch(options) => options.common.json,
             Self::Pairs(options) => options.json,
         }

@@ -2,6 +2,7 @@
 //! measure.
 
 pub(crate) mod bulk;
+pub(crate) mod channels;
 pub(crate) mod connect;
 pub(crate) mod crowd;
 pub(crate) mod echo;
