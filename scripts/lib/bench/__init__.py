@@ -11,6 +11,7 @@ shards      two shards against one
 balancer    balancers: round trips, new connections, large data, memory, latency
 container   a node in a small container
 web         plain HTTP
+size        cost against size
 registry    records of nodes that a test writes itself
 publish     the way of a publication through Redis, against Redis's own
 compare     all of them in one table

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 
-from . import balancer, connections, container, echo, fanout, limits, publish, shards, web
+from . import balancer, connections, container, echo, fanout, limits, publish, shards, size, web
 from .peers import BUN, NATS
 from .rounds import ROOT, Failed, cell, columns, say, verdict
 
@@ -14,7 +14,8 @@ from .rounds import ROOT, Failed, cell, columns, say, verdict
 PARTS = {"echo": echo.echo, "connect": connections.connect, "fanout": fanout.fanout, "limits": limits.limits,
          "slow-reader": fanout.slow_reader, "idle": connections.idle, "shards": shards.shards, "relay": balancer.relay,
          "relay-connect": balancer.connect, "relay-bulk": balancer.bulk, "relay-idle": balancer.idle, "relay-latency": balancer.latency,
-         "container": container.container, "http": web.http, "publish": publish.publish}
+         "container": container.container, "http": web.http, "publish": publish.publish,
+         "size": size.size}
 
 
 def compare(bench):
