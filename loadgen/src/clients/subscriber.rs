@@ -1,6 +1,8 @@
 //! What a fast subscriber has to know of Centrifuge: where in a frame the publication's
 //! number stands, that a ping wants a pong, and nothing else. No JSON is parsed for a delivery.
 
+use std::cell::Cell;
+
 use memchr::memmem::Finder;
 
 /// Stands before the number in the data of each publication of a run.
@@ -27,20 +29,53 @@ pub(crate) fn stamp_of(data: &[u8]) -> Option<Stamp> {
     parse(data.strip_prefix(b"{")?.strip_prefix(MARK.as_bytes())?)
 }
 
-/// Finds the stamps in frames.
+/// Finds the stamps in frames. Publications of a run look alike, so the mark is nearly always where it
+/// was in the frame before.
 #[derive(Debug)]
-pub(crate) struct Deliveries(Finder<'static>);
+pub(crate) struct Deliveries {
+    finder: Finder<'static>,
+    last_at: Cell<usize>,
+}
 
 impl Deliveries {
     pub(crate) fn new() -> Self {
-        Self(Finder::new(MARK))
+        Self {
+            finder: Finder::new(MARK),
+            last_at: Cell::new(0),
+        }
     }
 
-    /// Every publication in a text frame (one or more lines), in order.
+    /// Every publication in a text frame (one or more lines, one publication a line), in order.
     pub(crate) fn of<'a>(&'a self, frame: &'a [u8]) -> impl Iterator<Item = Stamp> + 'a {
-        self.0
-            .find_iter(frame)
-            .filter_map(|at| parse(&frame[at + MARK.len()..]))
+        let mut rest = Some(frame);
+        std::iter::from_fn(move || {
+            loop {
+                let line = rest?;
+                let Some(at) = self.find(line) else {
+                    rest = None;
+                    return None;
+                };
+                let behind = &line[at + MARK.len()..];
+                rest = memchr::memchr(b'\n', behind).map(|end| &behind[end + 1..]);
+                if let Some(stamp) = parse(behind) {
+                    return Some(stamp);
+                }
+            }
+        })
+    }
+
+    /// Where the first mark stands.
+    fn find(&self, bytes: &[u8]) -> Option<usize> {
+        let last = self.last_at.get();
+        if bytes
+            .get(last..)
+            .is_some_and(|bytes| bytes.starts_with(MARK.as_bytes()))
+        {
+            return Some(last);
+        }
+        let at = self.finder.find(bytes)?;
+        self.last_at.set(at);
+        Some(at)
     }
 }
 
