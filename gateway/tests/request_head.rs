@@ -429,7 +429,8 @@ fn pages_are_told_from_what_does_not_exist() {
             read(&get),
             Request::Plain(Plain {
                 page,
-                head_only: false
+                head_only: false,
+                persists: true
             })
         );
         let old = head(&format!("HEAD {target} HTTP/1.0"), &[]);
@@ -437,7 +438,8 @@ fn pages_are_told_from_what_does_not_exist() {
             read(&old),
             Request::Plain(Plain {
                 page,
-                head_only: true
+                head_only: true,
+                persists: false
             })
         );
     }

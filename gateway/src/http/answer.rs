@@ -1,4 +1,4 @@
-//! Whole plain answers, and the heads of answers without end. Each ends its connection.
+//! Whole plain answers, and the heads of answers without end. Each but a page ends its connection.
 
 use std::io::Write;
 
@@ -6,6 +6,9 @@ use crate::protocol::WireFormat;
 use crate::pubsub::{Framing, Wire};
 
 use super::cors::Cors;
+
+/// The field with which an answer ends its connection.
+const CLOSE: &str = "Connection: close\r\n";
 
 /// The `Content-Type` of a plain answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,24 +29,29 @@ impl ContentType {
     }
 }
 
-/// Appends a whole answer. `head_only`: the request's method was HEAD, so the length is named and the body left out.
-pub fn answer_into(
+/// Appends a page. `head_only`: the request's method was HEAD, so the length is named and the body left out.
+/// `persists`: the connection goes on.
+pub fn page_into(
     out: &mut Vec<u8>,
     status: u16,
     content_type: ContentType,
     body: &[u8],
     head_only: bool,
+    persists: bool,
 ) {
-    let cors = Cors::default();
-    write_answer(
+    let connection = if persists { "" } else { CLOSE };
+    out.reserve(256 + body.len());
+    // Writing into a Vec cannot fail.
+    let _ = write!(
         out,
-        status,
+        "HTTP/1.1 {status} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n{connection}\r\n",
+        phrase(status),
         content_type.as_str(),
-        "",
-        &cors,
-        body,
-        head_only,
+        body.len(),
     );
+    if !head_only {
+        out.extend_from_slice(body);
+    }
 }
 
 /// Appends a whole answer that somebody else has made. What would not be a field's value is left out of the head.
@@ -112,10 +120,7 @@ pub(super) fn write_answer(
         }
         let _ = write!(out, "Content-Length: {}\r\n", body.len());
     }
-    let _ = write!(
-        out,
-        "Cache-Control: no-store\r\nConnection: close\r\n{fields}"
-    );
+    let _ = write!(out, "Cache-Control: no-store\r\n{CLOSE}{fields}");
     cors.fields_into(out);
     out.extend_from_slice(b"\r\n");
     if has_body && !head_only {
@@ -150,9 +155,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_names_its_length_and_ends_the_connection() {
+    fn a_page_names_its_length_and_whether_the_connection_ends() {
         let mut out = Vec::new();
-        answer_into(&mut out, 200, ContentType::Json, b"{}", false);
+        page_into(&mut out, 200, ContentType::Json, b"{}", false, false);
         let text = String::from_utf8(out).expect("ascii");
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n"));
         assert!(text.contains("\r\nContent-Length: 2\r\n"));
@@ -160,8 +165,9 @@ mod tests {
         assert!(text.ends_with("\r\n\r\n{}"));
 
         let mut out = Vec::new();
-        answer_into(&mut out, 503, ContentType::Json, b"{}", true);
+        page_into(&mut out, 503, ContentType::Json, b"{}", true, true);
         let text = String::from_utf8(out).expect("ascii");
+        assert!(!text.contains("Connection"), "{text}");
         assert!(text.contains("\r\nContent-Length: 2\r\n") && text.ends_with("\r\n\r\n"));
     }
 }

@@ -17,6 +17,7 @@ pub(super) struct Fields<'a> {
     pub(super) transfer_encoding: Option<&'a [u8]>,
     pub(super) upgrade_websocket: bool,
     pub(super) connection_upgrade: bool,
+    pub(super) connection_close: bool,
     pub(super) subprotocol: Option<Subprotocol>,
     pub(super) cookie_sid: Option<&'a str>,
     pub(super) forwarded_for: Option<&'a str>,
@@ -55,6 +56,8 @@ impl<'a> Fields<'a> {
                 } else if is("connection") {
                     fields.connection_upgrade |=
                         list(value).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
+                    fields.connection_close |=
+                        list(value).any(|token| token.eq_ignore_ascii_case(b"close"));
                 } else if is("sec-websocket-protocol") {
                     let chosen = list(value).find_map(Subprotocol::from_name);
                     fields.subprotocol = fields.subprotocol.or(chosen);

@@ -13,7 +13,8 @@
 //! | plain answers, heads of streams | `answer.rs` |
 //! | rejections: reason, status, bytes | `rejection.rs` |
 //!
-//! There is one request on a connection: whatever is not upgraded is answered with `Connection: close`.
+//! There is one request on a connection, after any number of requests for pages: what is neither upgraded nor a page
+//! is answered with `Connection: close`.
 
 mod affinity;
 mod answer;
@@ -30,7 +31,7 @@ mod upgrade;
 
 pub use affinity::SID_BYTES_MAX;
 pub use answer::{
-    ContentType, answer_into, continue_into, foreign_answer_into, stream_end_into, stream_head_into,
+    ContentType, continue_into, foreign_answer_into, page_into, stream_end_into, stream_head_into,
 };
 pub use body::{Body, BodyLength};
 pub use cors::Cors;
@@ -49,7 +50,7 @@ pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most fields in a request head. Beyond it: 431.
 pub const HEAD_FIELDS_MAX: usize = 100;
 
-/// Longest time from accept to a whole request head. Beyond it the shard answers with [`Rejection::HeadTimeout`] (408).
+/// Longest time from accept, or from the last page, to a whole request head. Beyond it the shard answers with [`Rejection::HeadTimeout`] (408).
 pub const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Longest time from a whole request head to a whole body. Beyond it the shard answers with [`Rejection::BodyTimeout`]

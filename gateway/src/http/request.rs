@@ -42,13 +42,15 @@ pub enum Page {
     Ready,
 }
 
-/// A request for a page: answer with [`answer_into`](super::answer_into).
+/// A request for a page: answer with [`page_into`](super::page_into).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plain {
     /// Which one.
     pub page: Page,
     /// The method was HEAD.
     pub head_only: bool,
+    /// The client may ask again on the same connection (RFC 9112 §9.3).
+    pub persists: bool,
 }
 
 /// A stream that begins with what stands in the query.
@@ -225,7 +227,12 @@ fn try_read<'a>(
                 _ => return Err(Rejection::PageMethod),
             };
             without_body(&fields)?;
-            Ok(Request::Plain(Plain { page, head_only }))
+            let persists = is_http_1_1 && !fields.connection_close;
+            Ok(Request::Plain(Plain {
+                page,
+                head_only,
+                persists,
+            }))
         }
         Place::Socket(endpoint) => {
             if method != "GET" {

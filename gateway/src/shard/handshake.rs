@@ -1,5 +1,6 @@
 //! The first bytes of a connection: PROXY header, request head, and what is answered.
 
+use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -8,17 +9,20 @@ use flux_runtime::ring::{Key, NetRing};
 
 use crate::authority::Headers;
 use crate::http::{
-    ContentType, Cors, Endpoint, Page, Plain, Post, Progress, Purpose, Rejection, Request,
-    answer_into,
+    ContentType, Cors, Endpoint, HEAD_TIME_MAX, HeadScan, Page, Plain, Post, Progress, Purpose,
+    Rejection, Request, page_into,
 };
 use crate::protocol::WireFormat;
 use crate::pubsub::{Framing, Wire};
 
 use super::accept::rejection_index;
-use super::connection::{Connection, Phase};
+use super::connection::{Connection, Phase, slot};
 use super::counters::Ended;
 use super::open::{Guest, Opening};
 use super::{Shard, Shared};
+
+/// Pages may wait for a client up to about this; then its connection ends behind them.
+const PAGES_BYTES_MAX: usize = 16 * 1024;
 
 /// What the bytes so far amount to.
 enum Outcome {
@@ -37,6 +41,8 @@ enum Outcome {
     Post(Post),
     /// The whole answer stands in `out`.
     Answered,
+    /// A page stands in `out`, and the client may ask again.
+    Page,
     Refuse(Rejection, Cors),
 }
 
@@ -46,23 +52,39 @@ impl Shard {
         &mut self,
         ring: &mut NetRing,
         key: Key,
-        bytes: &mut [u8],
+        mut bytes: &mut [u8],
         now: Instant,
     ) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
+        while let Some(taken) = self.take_head(ring, key, bytes, now) {
+            bytes = &mut bytes[taken..];
+        }
+    }
+
+    /// Takes bytes up to the end of one request head. How many that were, where another head follows.
+    fn take_head(
+        &mut self,
+        ring: &mut NetRing,
+        key: Key,
+        bytes: &mut [u8],
+        now: Instant,
+    ) -> Option<usize> {
+        let spares = &mut self.core.spares;
+        let connection = self.connections.get_mut(key)?;
         let Connection {
             phase: Phase::Head(head),
             out,
             ..
         } = connection
         else {
-            return;
+            return None;
         };
+        if out.capacity() == 0 {
+            *out = spares.take();
+        }
         // A head that comes at once, as most do, is read where it lies.
         let mut kept = std::mem::take(&mut head.bytes);
-        let is_kept = !kept.is_empty();
+        let kept_len = kept.len();
+        let is_kept = kept_len > 0;
         let bytes = if is_kept {
             kept.extend_from_slice(bytes);
             &mut kept[..]
@@ -106,6 +128,12 @@ impl Shard {
             }
             Outcome::Refuse(rejection, cors) => self.refuse(ring, key, rejection, &cors, now),
             Outcome::Answered => self.close_answered(ring, key, now),
+            Outcome::Page => {
+                head.scan = HeadScan::new();
+                head.deadline = now + HEAD_TIME_MAX;
+                self.core.subscriptions.mark_ready(slot(key));
+                return (end < bytes.len()).then_some(end - kept_len);
+            }
             Outcome::Upgrade(opening, headers) => {
                 let guest = Guest { peer, headers };
                 self.open_websocket(ring, key, opening, guest, now);
@@ -122,6 +150,7 @@ impl Shard {
             }
             Outcome::Post(post) => self.begin_body(ring, key, post, peer, &bytes[end..], now),
         }
+        None
     }
 
     /// Answers with a refusal, which is counted, and ends the connection.
@@ -205,8 +234,15 @@ fn decide(request: Request<'_>, shared: &Shared, now: Instant, out: &mut Vec<u8>
             Outcome::Answered
         }
         Request::Plain(plain) => {
-            answer_page(plain, shared, out);
-            Outcome::Answered
+            // Who does not take the answers is not answered for ever, and a node that leaves keeps nobody.
+            let persists = plain.persists
+                && out.len() <= PAGES_BYTES_MAX
+                && !shared.is_draining.load(Ordering::Relaxed);
+            answer_page(Plain { persists, ..plain }, shared, out);
+            match persists {
+                true => Outcome::Page,
+                false => Outcome::Answered,
+            }
         }
     }
 }
@@ -228,20 +264,27 @@ fn turned_away(request: &Request<'_>, shared: &Shared, now: Instant) -> Option<R
     }
 }
 
-fn answer_page(Plain { page, head_only }: Plain, shared: &Shared, out: &mut Vec<u8>) {
+fn answer_page(plain: Plain, shared: &Shared, out: &mut Vec<u8>) {
     let text = ContentType::Text;
-    let (status, content_type, body) = match page {
+    let (status, content_type, body): (u16, ContentType, Cow<'static, [u8]>) = match plain.page {
         Page::Index => {
             let name = concat!("Flux Gateway ", env!("CARGO_PKG_VERSION"), "\n");
-            (200, text, name.into())
+            (200, text, name.as_bytes().into())
         }
-        Page::Live => (200, text, b"live\n".to_vec()),
+        Page::Live => (200, text, b"live\n".as_slice().into()),
         Page::Ready => {
             let document = shared.readiness.document();
             let status = if document.ready { 200 } else { 503 };
             let body = serde_json::to_vec(&document).unwrap_or_default();
-            (status, ContentType::Json, body)
+            (status, ContentType::Json, body.into())
         }
     };
-    answer_into(out, status, content_type, &body, head_only);
+    page_into(
+        out,
+        status,
+        content_type,
+        &body,
+        plain.head_only,
+        plain.persists,
+    );
 }

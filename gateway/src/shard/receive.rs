@@ -239,6 +239,10 @@ impl Shard {
         connection.is_read_closed = true;
         match &connection.phase {
             Phase::Closing(_) => self.go_on_closing(ring, key, now),
+            // It has asked for its last page.
+            Phase::Head(_) if connection.is_sending || !connection.out.is_empty() => {
+                self.close_answered(ring, key, now);
+            }
             Phase::Head(_)
             | Phase::Body(_)
             | Phase::Answering(_)

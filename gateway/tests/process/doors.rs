@@ -1,7 +1,7 @@
 //! Promises of the client port: plain pages, PROXY headers, the connection limit.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 
 use flux_runtime::proxy_protocol::encode_v2;
 use serde_json::json;
@@ -44,7 +44,7 @@ fn plain_requests_get_pages() {
     let ask = |line: &str| {
         request(
             gateway.clients,
-            &format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n"),
+            &format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
         )
     };
     let (status, head, body) = ask("GET /");
@@ -68,6 +68,59 @@ fn plain_requests_get_pages() {
         assert_eq!(gateway.ask(path).0, 200, "{path}");
     }
     gateway.settles_at(0);
+}
+
+#[test]
+fn pages_are_answered_one_after_the_other_on_one_connection() {
+    let gateway = Plan::new(json!({})).start();
+    let mut stream = connect_from([127, 0, 0, 1], &gateway);
+    let get = "GET /live HTTP/1.1\r\nHost: x\r\n\r\n";
+    let answers = |stream: &mut TcpStream, count: usize| {
+        for _ in 0..count {
+            assert_eq!(first_line(stream), "HTTP/1.1 200 OK");
+            while !first_line(stream).is_empty() {}
+            assert_eq!(first_line(stream), "live");
+        }
+    };
+    // One, several at once, and one that is torn behind another.
+    stream.write_all(get.as_bytes()).expect("written");
+    answers(&mut stream, 1);
+    stream
+        .write_all(get.repeat(100).as_bytes())
+        .expect("written");
+    answers(&mut stream, 100);
+    let torn = format!("{get}{}", &get[..20]);
+    stream.write_all(torn.as_bytes()).expect("written");
+    answers(&mut stream, 1);
+    stream.write_all(&get.as_bytes()[20..]).expect("written");
+    answers(&mut stream, 1);
+    // What is no page ends the connection behind its answer; so does a client that has ended its side.
+    stream
+        .write_all(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+        .expect("written");
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).expect("an orderly end");
+    assert!(rest.starts_with("HTTP/1.1 404 "), "{rest}");
+    let mut stream = connect_from([127, 0, 0, 1], &gateway);
+    stream.write_all(get.as_bytes()).expect("written");
+    stream.shutdown(Shutdown::Write).expect("a socket");
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).expect("an orderly end");
+    assert!(rest.ends_with("\r\n\r\nlive\n"), "{rest}");
+    gateway.settles_at(0);
+}
+
+#[test]
+fn who_takes_no_pages_is_not_answered_for_ever() {
+    let gateway = Plan::new(json!({})).start();
+    let mut stream = connect_from([127, 0, 0, 1], &gateway);
+    let many = "GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
+    for _ in 0..500 {
+        // An error: the gateway has ended the connection already.
+        let _ = stream.write_all(many.as_bytes());
+    }
+    gateway.settles_at(0);
+    drop(stream);
 }
 
 #[test]
