@@ -71,6 +71,8 @@ pub(crate) struct Report {
     after: Memory,
     publications: u64,
     publications_per_cpu_s: Option<f64>,
+    /// Publications that the server would not take.
+    refused: u64,
     missing: u64,
     latency: Summary,
     cpu: CpuUse,
@@ -96,6 +98,7 @@ struct Run {
     share: Vec<u64>,
     pace: Pace,
     received: u64,
+    refused: u64,
     in_window: u64,
     latencies: Latencies,
     problem: Option<String>,
@@ -132,6 +135,7 @@ pub(crate) fn run(
             .collect(),
         pace: Pace::new(Instant::now(), options.rate as f64),
         received: 0,
+        refused: 0,
         in_window: 0,
         latencies: Latencies::new(),
         problem: None,
@@ -211,7 +215,7 @@ pub(crate) fn run(
     let cpu = window.finish(Instant::now())?;
     let latency = run.latencies.summary();
     let until = Instant::now() + DRAIN_MAX;
-    while run.received < published && Instant::now() < until {
+    while run.received + run.refused < published && Instant::now() < until {
         run.turn(&mut net, until, subscribers)?;
     }
     Ok(Report {
@@ -227,7 +231,8 @@ pub(crate) fn run(
         after,
         publications,
         publications_per_cpu_s: cpu.per_server_cpu_s(publications),
-        missing: published - run.received.min(published),
+        refused: run.refused,
+        missing: published.saturating_sub(run.received + run.refused),
         latency,
         cpu,
     })
@@ -304,7 +309,9 @@ impl Run {
         subscribers: u64,
     ) -> Result<(), String> {
         let now = Instant::now();
-        let (pace, mut answered, mut pushed, mut problem) = (&self.pace, 0, 0, None);
+        let is_publisher = key.tag as u64 == subscribers;
+        let (pace, mut answered, mut pushed, mut refused) = (&self.pace, 0, 0, 0);
+        let mut problem = None;
         let latencies = &mut self.latencies;
         let fed = self.members[key.tag].link.feed(bytes, &mut |event| {
             let LinkEvent::Frame(frame) = event else {
@@ -321,7 +328,9 @@ impl Run {
                         return false;
                     }
                 };
-                if let Some(error) = line.error {
+                if line.error.is_some() && is_publisher {
+                    refused += 1;
+                } else if let Some(error) = line.error {
                     problem = Some(format!("error {} {}", error.code, error.message));
                 }
                 answered += u64::from(line.subscribe.is_some());
@@ -341,6 +350,7 @@ impl Run {
         }
         self.received += pushed;
         self.in_window += pushed;
+        self.refused += refused;
         if answered > 0 {
             self.answered[key.tag] += answered;
             if self.answered[key.tag] == self.asked[key.tag] {
@@ -360,8 +370,8 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "{} publications a second, {} missing",
-            self.rate, self.missing
+            "{} publications a second, {} refused, {} missing",
+            self.rate, self.refused, self.missing
         )?;
         if let Some(per_cpu) = self.publications_per_cpu_s {
             writeln!(f, "per server CPU-second: {per_cpu:.0} publications")?;
