@@ -16,7 +16,7 @@ def fanout(bench):
     if bench.quick:
         loads = [load(100, subscribers=100), load(1000, subscribers=100, channels=1000, per_subscriber=10)]
     else:
-        loads = [*(load(rate) for rate in (10, 100, 1000, 4000)), load(100, subscribers=10_000),
+        loads = [*(load(rate) for rate in (10, 100, 1000, 4000)), load(10, subscribers=10_000),
                  # 100,000 subscriptions.
                  load(5_000, subscribers=10_000, channels=10_000, per_subscriber=10)]
     rows = []

@@ -7,7 +7,7 @@ from .rounds import Behind
 P99_MS_MAX = 100
 RATE_MIN, RATE_MAX = 16, 64_000
 # The last rate that held and the first that did not lie this close together at the end of a search.
-CLOSE = 1.1
+CLOSE = 1.2
 
 
 def limits(bench):
@@ -23,7 +23,7 @@ def limits(bench):
         # What held was held, whatever it took; where the load generator had no room left, more may be possible.
         bench.load_limited = steps.load_limited
         if steps.held is None:
-            raise Behind(f"not even {RATE_MIN} publications a second")
+            raise Behind(f"no rate held, down to {steps.failed} publications a second")
         found[who] = steps.held
         return steps.held * subscribers
 
@@ -48,8 +48,8 @@ class Search:
 
     def __init__(self, before=None):
         self.at = before or 1000
-        # Around what was found before the steps are small.
-        self.factor = 1.2 if before else 2
+        # Around what was found before the first steps are small.
+        self.factor = CLOSE if before else 2
         self.held = self.failed = None
         self.load_limited = False
         self.taken = 0
@@ -64,7 +64,7 @@ class Search:
         if self.held is None:
             rate = round(self.failed / self.factor)
             return rate if rate >= RATE_MIN else None
-        return round((self.held * self.failed) ** 0.5) if self.failed / self.held > CLOSE else None
+        return round((self.held * self.failed) ** 0.5) if self.failed / self.held > CLOSE + 0.01 else None
 
     def learn(self, rate, outcome):
         held, load_limited = outcome
@@ -73,3 +73,5 @@ class Search:
             self.held = rate
         else:
             self.failed, self.load_limited = rate, load_limited
+        if self.held is None or self.failed is None:
+            self.factor = min(2, self.factor ** 2)

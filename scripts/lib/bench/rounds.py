@@ -31,7 +31,7 @@ class Behind(Exception):
 
 
 # What stands in the cell of a server without a figure.
-BEHIND, BROKEN = "could not keep up", "failed"
+BEHIND, LIMITED, BROKEN = "could not keep up", "load generator at its limit", "failed"
 
 
 def say(text):
@@ -206,8 +206,8 @@ class Bench:
                 try:
                     measured = measure()
                 except Behind as why:
-                    misses[who].append(BEHIND)
-                    said.append(f"{who}: {BEHIND}, {why}")
+                    misses[who].append(LIMITED if self.load_limited else BEHIND)
+                    said.append(f"{who}: {misses[who][-1]}, {why}")
                     continue
                 except Failed as why:
                     if who == "ours":
