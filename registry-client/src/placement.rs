@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::ring::Ring;
+use super::ring::Ring;
 
 /// Seed of the second hash of a key, which decides when the key may follow a returning member.
 const SLOW_START_SEED: u64 = 0x666c_7578_736c_6f77;

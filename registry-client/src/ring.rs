@@ -12,7 +12,7 @@ use std::sync::Arc;
 use consistent_hash_ring::RingBuilder;
 use xxhash_rust::xxh3::{Xxh3Builder, xxh3_64_with_seed};
 
-use crate::limits;
+use super::limits;
 
 /// Seed of the ring's points. Changing it moves every key of every cluster.
 const POINT_SEED: u64 = 0x666c_7578_7269_6e67;
@@ -131,7 +131,14 @@ impl Ring {
 
     /// The member that owns `key`.
     pub fn owner(&self, key: u64) -> Option<&Arc<str>> {
-        self.walk(key).next()
+        let point = self.points.get(self.point_of(key));
+        let (_, member) = point.or(self.points.first())?;
+        self.ids.get(*member as usize)
+    }
+
+    /// The point whose range `key` lies in; behind the last one where it lies in the first one's.
+    fn point_of(&self, key: u64) -> usize {
+        self.points.partition_point(|(point, _)| *point < key)
     }
 
     /// Members in ring order from `key` on, each once, owner first.
@@ -145,7 +152,7 @@ impl Ring {
     pub fn walk_indices(&self, key: u64) -> WalkIndices<'_> {
         WalkIndices {
             ring: self,
-            next: self.points.partition_point(|(point, _)| *point < key),
+            next: self.point_of(key),
             seen: vec![0; self.ids.len().div_ceil(64)],
             left: self.ids.len(),
         }

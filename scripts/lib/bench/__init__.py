@@ -15,4 +15,7 @@ size        cost against size
 registry    records of nodes that a test writes itself
 publish     the way of a publication through Redis, against Redis's own
 compare     all of them in one table
+plot        bar charts of its rows
+instructions  instructions and allocations of the pure parts, against the baseline
+profile     a flame graph (flame) of a running case, system calls and allocations for each message
 """

@@ -4,7 +4,7 @@ import glob
 import os
 import shutil
 
-from .rounds import CACHE, ROOT, Failed, install, needs, run, say
+from .rounds import CACHE, ROOT, Missing, install, needs, run, say
 
 BUN = "bun@1.4.5"
 NATS = "nats-server@v2.15.2"
@@ -22,12 +22,12 @@ def bun_binary():
 
     if installed() is None:
         if shutil.which("npm") is None:
-            raise Failed("npm is missing: apt-get install npm (Bun, the peer, comes from it)")
+            raise Missing("npm is missing: apt-get install npm (Bun, the peer, comes from it)")
         say(f"installing {BUN} into {os.path.relpath(CACHE, ROOT)}")
         os.makedirs(CACHE, exist_ok=True)
         run(["npm", "install", "--prefix", CACHE, "--no-audit", "--no-fund", "--ignore-scripts", BUN])
     if installed() is None:
-        raise Failed(f"npm installed no Bun program for this machine under {CACHE}")
+        raise Missing(f"npm installed no Bun program for this machine under {CACHE}")
     return installed()
 
 
@@ -37,7 +37,7 @@ def nats_binary():
     program = os.path.join(folder, "nats-server")
     if not os.access(program, os.X_OK):
         if shutil.which("go") is None:
-            raise Failed("go is missing: apt-get install golang (NATS, a peer, is built with it)")
+            raise Missing("go is missing: apt-get install golang (NATS, a peer, is built with it)")
         say(f"building {NATS} in {os.path.relpath(folder, ROOT)}")
         os.makedirs(folder, exist_ok=True)
         run(["go", "install", "github.com/nats-io/" + NATS.replace("@", "/v2@")], env={**os.environ, "GOBIN": folder})
@@ -52,7 +52,7 @@ def nchan_module():
         install("libnginx-mod-nchan")
     path = found("ngx_nchan_module.so")
     if path is None:
-        raise Failed("nginx has no nchan: apt-get install libnginx-mod-nchan")
+        raise Missing("nginx has no nchan: apt-get install libnginx-mod-nchan")
     return path
 
 

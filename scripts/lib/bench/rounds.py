@@ -26,6 +26,10 @@ class Failed(Exception):
     """One line for the user."""
 
 
+class Missing(Failed):
+    """A program that is no part of ours cannot be had here: what needs it is skipped, with this reason."""
+
+
 class Behind(Exception):
     """A server did not keep the rate that was asked for: its cell says so, and the row goes on."""
 
@@ -46,6 +50,10 @@ def run(command, **options):
     return done.stdout
 
 
+def target():
+    return os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -60,7 +68,7 @@ def needs(*programs):
         install(*(package for _, each in missing for package in each.split()))
     for program, packages in missing:
         if shutil.which(program) is None:
-            raise Failed(f"{program} is missing: apt-get install {packages}")
+            raise Missing(f"{program} is missing: apt-get install {packages}")
 
 
 def install(*packages):
@@ -101,10 +109,9 @@ class Bench:
         self.ours = options.ours
         self.folder = folder
         self.stack = contextlib.ExitStack()
-        self.target = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
         self.remarks = set()
-        # Cases that could not run.
-        self.failures = []
+        # Cases that could not run, those for want of programs that are not ours, and how many ran.
+        self.failures, self.skipped, self.passed = [], [], 0
         # Whether the load generator was the limit since this was last looked at.
         self.load_limited = False
 
@@ -128,7 +135,7 @@ class Bench:
         run(["cargo", "build", "--release", "--quiet", *(argument for name in names for argument in ("-p", name))], cwd=ROOT)
 
     def binary(self, name):
-        return os.path.join(self.target, "release", name)
+        return os.path.join(target(), "release", name)
 
     def start(self, command, port, core, env=None, name="server"):
         """Starts a program on one core and waits until it accepts connections."""
@@ -213,6 +220,8 @@ class Bench:
                     if who == "ours":
                         raise
                     misses[who].append(BROKEN)
+                    if isinstance(why, Missing) and f"{who}: {why}" not in self.skipped:
+                        self.skipped.append(f"{who}: {why}")
                     self.remarks.add(f"{kinds[0][0]}, {who}: {why}")
                     continue
                 limited[who] += self.load_limited
