@@ -88,7 +88,7 @@ def relay(bench):
 SUBJECTS = {
     # name: how it starts, the counter that a figure is for each of, what theory asks for
     "echo": (echo, "flux_messages_received", "an enter takes all that has come and submits all answers: with 100 clients far less than one a message"),
-    "fanout": (fanout, "flux_deliveries", "one enter a round, whatever the number of subscribers"),
+    "fanout": (fanout, "flux_deliveries", "one enter for all sends of a turn, whatever the number of subscribers"),
     "relay": (relay, None, "an enter takes all that has come and submits all sends, on both sides of all flows"),
 }
 
