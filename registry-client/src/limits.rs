@@ -28,6 +28,8 @@ pub const LISTED_AFTER_END: Duration = Duration::from_secs(600);
 pub const TTL_MIN: Duration = Duration::from_millis(100);
 /// See [`TTL_MIN`].
 pub const TTL_MAX: Duration = Duration::from_secs(3600);
+/// Members that a choice names beside the chosen one.
+pub const ALTERNATIVES_MAX: usize = 8;
 /// Virtual nodes of a node with weight 1.
 pub const VNODES_PER_WEIGHT: u32 = 512;
 /// Shortest pause between two reads, however many events arrive.

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::ring::Ring;
+use super::limits::ALTERNATIVES_MAX;
+use super::ring::{Ring, WalkIndices};
 
 /// Seed of the second hash of a key, which decides when the key may follow a returning member.
 const SLOW_START_SEED: u64 = 0x666c_7578_736c_6f77;
@@ -87,8 +88,8 @@ pub struct Choice {
     pub member: usize,
     /// Why.
     pub reason: Reason,
-    /// Where to go when that fails, in this order: eligible members first, then doubtful ones. The chosen
-    /// member is not among them.
+    /// Where to go when that fails, in this order: eligible members first, then doubtful ones,
+    /// [`ALTERNATIVES_MAX`] at most. The chosen member is not among them.
     pub next: Vec<usize>,
 }
 
@@ -165,33 +166,47 @@ impl Placement {
 
     /// Whether so few members are eligible that health is not believed.
     pub fn panicking(&self) -> bool {
-        let eligible = self.count(Standing::Eligible);
-        let known = eligible + self.count(Standing::Doubtful);
-        known > eligible && (eligible as f64) < self.config.panic_below * known as f64
+        let [eligible, doubtful] = self.counts();
+        self.is_panic(eligible, doubtful)
+    }
+
+    fn is_panic(&self, eligible: usize, doubtful: usize) -> bool {
+        let known = eligible + doubtful;
+        doubtful > 0 && (eligible as f64) < self.config.panic_below * known as f64
     }
 
     /// Where a new connection with `key` goes. `None` only if no member is eligible and none is doubtful.
+    ///
+    /// Looks at each member once, and at the ring only as far as it has to.
     pub fn choose(&self, key: u64, now: Instant) -> Option<Choice> {
-        let order: Vec<usize> = self.ring.walk_indices(key).collect();
-        let standing = |index: &usize| self.members[*index].standing;
-        let (member, reason) = if self.panicking() {
-            let member = order
-                .iter()
-                .copied()
-                .find(|index| standing(index) != Standing::Out)?;
-            (member, Reason::Panic)
+        let mut order = Order::new(self.ring.walk_indices(key));
+        let [eligible, doubtful] = self.counts();
+        let (member, reason) = if self.is_panic(eligible, doubtful) {
+            let known = |index: usize| self.members[index].standing != Standing::Out;
+            (order.find(known)?, Reason::Panic)
         } else {
-            self.choose_eligible(key, now, &order)?
+            self.choose_eligible(key, now, &mut order)?
         };
-        let others = |wanted: Standing| {
-            order
-                .iter()
-                .copied()
-                .filter(move |index| *index != member && standing(index) == wanted)
-        };
-        let next = others(Standing::Eligible)
-            .chain(others(Standing::Doubtful))
-            .collect();
+        let mut next = Vec::with_capacity(ALTERNATIVES_MAX);
+        // Without counting, a walk for what is not there would go round the whole ring.
+        for (standing, mut left) in [
+            (Standing::Eligible, eligible),
+            (Standing::Doubtful, doubtful),
+        ] {
+            let mut at = 0;
+            while left > 0
+                && next.len() < ALTERNATIVES_MAX
+                && let Some(index) = order.get(at)
+            {
+                at += 1;
+                if self.members[index].standing == standing {
+                    left -= 1;
+                    if index != member {
+                        next.push(index);
+                    }
+                }
+            }
+        }
         Some(Choice {
             member,
             reason,
@@ -199,38 +214,38 @@ impl Placement {
         })
     }
 
-    fn choose_eligible(&self, key: u64, now: Instant, order: &[usize]) -> Option<(usize, Reason)> {
+    fn choose_eligible(
+        &self,
+        key: u64,
+        now: Instant,
+        order: &mut Order<'_>,
+    ) -> Option<(usize, Reason)> {
         let bounds = Bounds::new(&self.members, &self.config, now);
-        let eligible = || {
-            order
-                .iter()
-                .copied()
-                .filter(|index| self.members[*index].standing == Standing::Eligible)
-        };
-        let below = |index: &usize| {
-            let member = &self.members[*index];
-            member.load < bounds.of(member)
+        let eligible = |index: usize| self.members[index].standing == Standing::Eligible;
+        let below = |index: usize| {
+            let member = &self.members[index];
+            eligible(index)
+                && member.load < bounds.of(member)
                 && (member.capacity == 0 || member.load < member.capacity)
         };
-        let follows = |index: &usize| {
-            let share = slow_start_share(&self.members[*index], &self.config, now);
+        let follows = |index: usize| {
+            let share = slow_start_share(&self.members[index], &self.config, now);
             share >= 1.0 || unit(key) < share
         };
-        if let Some(index) = eligible().find(|index| follows(index) && below(index)) {
-            let owner = order.first() == Some(&index);
-            let reason = if owner {
-                Reason::Owner
-            } else {
-                Reason::NextInRing
+        if let Some(index) = order.find(|index| below(index) && follows(index)) {
+            let reason = match order.get(0) == Some(index) {
+                true => Reason::Owner,
+                false => Reason::NextInRing,
             };
             return Some((index, reason));
         }
         // The bound of a returning member grows with its slow start, so that it may take what nobody
         // else can without being swamped.
-        if let Some(index) = eligible().find(below) {
+        if let Some(index) = order.find(below) {
             return Some((index, Reason::NextInRing));
         }
-        eligible()
+        let all = order.all().iter().copied();
+        all.filter(|index| eligible(*index))
             .min_by(|a, b| {
                 let filling = |index: &usize| {
                     let member = &self.members[*index];
@@ -243,11 +258,55 @@ impl Placement {
             .map(|index| (index, Reason::LeastLoaded))
     }
 
-    fn count(&self, standing: Standing) -> usize {
-        self.members
-            .iter()
-            .filter(|m| m.standing == standing)
-            .count()
+    /// Members that are eligible, and those that are doubtful.
+    fn counts(&self) -> [usize; 2] {
+        let (mut eligible, mut doubtful) = (0, 0);
+        for member in &self.members {
+            match member.standing {
+                Standing::Eligible => eligible += 1,
+                Standing::Doubtful => doubtful += 1,
+                Standing::Out => {}
+            }
+        }
+        [eligible, doubtful]
+    }
+}
+
+/// The ring's order for a key, walked as far as somebody has looked.
+struct Order<'a> {
+    walk: WalkIndices<'a>,
+    known: Vec<usize>,
+}
+
+impl<'a> Order<'a> {
+    fn new(walk: WalkIndices<'a>) -> Order<'a> {
+        Order {
+            walk,
+            known: Vec::with_capacity(ALTERNATIVES_MAX + 1),
+        }
+    }
+
+    fn get(&mut self, at: usize) -> Option<usize> {
+        while self.known.len() <= at {
+            self.known.push(self.walk.next()?);
+        }
+        Some(self.known[at])
+    }
+
+    fn find(&mut self, wanted: impl Fn(usize) -> bool) -> Option<usize> {
+        let mut at = 0;
+        loop {
+            let index = self.get(at)?;
+            if wanted(index) {
+                return Some(index);
+            }
+            at += 1;
+        }
+    }
+
+    fn all(&mut self) -> &[usize] {
+        self.known.extend(self.walk.by_ref());
+        &self.known
     }
 }
 

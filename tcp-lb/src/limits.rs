@@ -17,6 +17,7 @@ pub const REPLAY_BYTES_MAX: usize = crate::head::HEAD_LEN_MAX + 4096;
 /// Nodes tried for one connection at most. All nodes of a usual cluster, so that a connection fails
 /// only when no eligible node is left; bounded, since each try may take the connect timeout.
 pub const TRIES_MAX: usize = 8;
+const _: () = assert!(TRIES_MAX <= flux_registry::limits::ALTERNATIVES_MAX);
 /// How long nodes are tried for one connection, over and over while some are known: a node that drops a
 /// connection in a storm takes it a second later.
 pub const TRY_FOR: Duration = Duration::from_secs(5);
