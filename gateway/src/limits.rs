@@ -168,9 +168,8 @@ pub const SEND_STUCK_MAX: Duration = Duration::from_secs(10);
 /// Longest time that a publication waits on a busy shard, so that several leave in one send
 /// (`fanout.latency_budget`).
 pub const FANOUT_LATENCY_BUDGET: Duration = Duration::from_millis(20);
-/// Share of its time above which a shard counts as busy and sends less often. What the kernel does for
-/// it while it waits is not in that share, so its thread takes about 0.4 of a core then.
-pub const BUSY_TARGET: f32 = 0.3;
+/// Share of its time above which a shard counts as busy and sends less often.
+pub const BUSY_TARGET: f32 = 0.47;
 /// Publications' sends of one turn; beyond it they wait for the next turn, which follows at once: a
 /// round to very many must not keep commands, timers and newer publications waiting for as long as
 /// its sends take.

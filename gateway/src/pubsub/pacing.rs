@@ -63,8 +63,8 @@ impl Pacer {
             return;
         }
         self.adjusted = Some(now);
-        // The root, because the share is an average over more than one adjustment.
-        let factor = (busy_share.max(0.0) / self.config.busy_target).sqrt();
+        // The share is an average over more than one adjustment: going all the way would overshoot.
+        let factor = (busy_share.max(0.0) / self.config.busy_target).cbrt();
         let wanted = self.rest.max(STEP).mul_f32(factor);
         self.rest = match wanted < STEP {
             true => self.config.least,

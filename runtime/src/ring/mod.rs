@@ -233,7 +233,7 @@ impl NetRing {
             wake_word: Box::new(0),
             wake_armed: false,
             stats: RingStats::default(),
-            load: Load::new(Instant::now()),
+            load: Load::new(Instant::now(), sys::thread_cpu_time()),
         })
     }
 

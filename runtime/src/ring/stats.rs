@@ -39,34 +39,48 @@ pub struct RingStats {
     pub wakes: u64,
 }
 
-/// Share of the last tenths of a second in which the thread was not waiting.
+/// Share of the last tenths of a second in which the thread worked: was not waiting, or took CPU time,
+/// whichever is more. Much of what the kernel does for sockets it does within a wait, which would pass
+/// for idleness; and a thread that others keep from its CPU has work, which CPU time does not show.
 ///
 /// Windows of at least 50 ms; each new window counts half.
 #[derive(Debug)]
 pub(super) struct Load {
     window_start: Instant,
     waited: Duration,
+    cpu_time: Duration,
     share: f32,
 }
 
 const WINDOW: Duration = Duration::from_millis(50);
 
 impl Load {
-    pub(super) fn new(now: Instant) -> Self {
+    /// `cpu_time` is what the thread has taken so far.
+    pub(super) fn new(now: Instant, cpu_time: Duration) -> Self {
         Self {
             window_start: now,
             waited: Duration::ZERO,
+            cpu_time,
             share: 0.0,
         }
     }
 
-    pub(super) fn record(&mut self, before_wait: Instant, after_wait: Instant) {
+    /// A wait is over; `cpu_time` is asked at the end of a window.
+    pub(super) fn record(
+        &mut self,
+        before_wait: Instant,
+        after_wait: Instant,
+        cpu_time: impl FnOnce() -> Duration,
+    ) {
         self.waited += after_wait.saturating_duration_since(before_wait);
         let window = after_wait.saturating_duration_since(self.window_start);
         if window >= WINDOW {
+            let cpu_time = cpu_time();
+            let taken = cpu_time.saturating_sub(self.cpu_time).as_secs_f32();
             let idle = self.waited.as_secs_f32() / window.as_secs_f32();
-            let busy = (1.0 - idle).clamp(0.0, 1.0);
-            self.share = f32::midpoint(self.share, busy);
+            let busy = (1.0 - idle).max(taken / window.as_secs_f32());
+            self.share = f32::midpoint(self.share, busy.clamp(0.0, 1.0));
+            self.cpu_time = cpu_time;
             self.window_start = after_wait;
             self.waited = Duration::ZERO;
         }
@@ -82,17 +96,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn share_follows_the_time_not_waited() {
+    fn share_follows_the_time_not_waited_and_the_cpu_time_whichever_is_more() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut load = Load::new(start);
+        let mut load = Load::new(start, Duration::ZERO);
         for turn in 0..100 {
-            load.record(at(turn * 10 + 5), at(turn * 10 + 10));
+            load.record(at(turn * 10 + 5), at(turn * 10 + 10), || Duration::ZERO);
         }
         assert!((load.share() - 0.5).abs() < 0.01, "{}", load.share());
         for turn in 100..200 {
-            load.record(at(turn * 10), at(turn * 10 + 10));
+            load.record(at(turn * 10), at(turn * 10 + 10), || Duration::ZERO);
         }
         assert!(load.share() < 0.01, "{}", load.share());
+        for turn in 200..300 {
+            let taken = Duration::from_millis((turn - 199) * 3);
+            load.record(at(turn * 10), at(turn * 10 + 10), || taken);
+        }
+        assert!((load.share() - 0.3).abs() < 0.01, "{}", load.share());
     }
 }

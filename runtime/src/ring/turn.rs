@@ -7,7 +7,7 @@ use io_uring::opcode;
 use io_uring::types::Fd;
 
 use super::slots::SlotId;
-use super::sys::Wait;
+use super::sys::{self, Wait};
 use super::{Kind, NO_SLOT, NetRing, Operation, ReceiverState, Resting, user_data};
 
 /// Longest wait when the caller names no end.
@@ -69,7 +69,8 @@ impl NetRing {
             std::thread::sleep(SHORTAGE_PAUSE);
         }
         let after = Instant::now();
-        self.load.record(if park { before } else { after }, after);
+        let waited_from = if park { before } else { after };
+        self.load.record(waited_from, after, sys::thread_cpu_time);
         after
     }
 
