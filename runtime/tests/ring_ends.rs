@@ -280,7 +280,7 @@ fn closing_submits_what_was_queued_before_and_the_peer_sees_the_end() {
     let handle = ring.recv(&near, Key(1));
     quiet_turns(&mut ring);
     ring.send(&near, Key(1), Payload::from(&b"last words"[..]));
-    ring.close(near.into(), Some(handle));
+    ring.close(OwnedFd::from(near), Some(handle));
     until(&mut ring, |completion| match completion {
         Completion::Sent { result, .. } => (result.unwrap() == 10).then_some(()),
         other => panic!("{other:?}"),

@@ -1,5 +1,5 @@
 //! Promise: whatever the sizes of queues and buffers, the kernel's features, partial sends,
-//! backpressure and shortage of buffers, each stream arrives byte for byte, every payload comes
+//! backpressure and shortage of buffers, by descriptor or direct, each stream arrives byte for byte, every payload comes
 //! back once and no buffer is lost.
 //!
 //! Chains of two real socket pairs on one ring: bytes sent into `source` arrive at `inlet`, are
@@ -17,7 +17,7 @@ use flux_runtime::log::LogWriter;
 use flux_runtime::mailbox::wake_pair;
 use flux_runtime::ring::{
     Completion, Features, Key, NetRing, Payload, Piece, RecvBuffer, RecvHandle, RingConfig,
-    Shutdown,
+    Shutdown, Socket,
 };
 
 const PERIOD: usize = 251;
@@ -49,7 +49,7 @@ fn key(chain: usize, role: u64) -> Key {
 }
 
 struct Chain {
-    sockets: [OwnedFd; 4],
+    sockets: [Socket; 4],
     total: u64,
     /// Bytes put into sends at `source` and confirmed.
     sent: u64,
@@ -94,11 +94,15 @@ fn pair(random: &mut fastrand::Rng) -> [OwnedFd; 2] {
 }
 
 impl Chain {
-    fn new(random: &mut fastrand::Rng) -> Self {
+    fn new(ring: &mut NetRing, random: &mut fastrand::Rng) -> Self {
         let [source, inlet] = pair(random);
         let [outlet, sink] = pair(random);
+        let sockets = [source, inlet, outlet, sink].map(|socket| match random.bool() {
+            true => ring.adopt(socket),
+            false => socket.into(),
+        });
         Self {
-            sockets: [source, inlet, outlet, sink],
+            sockets,
             total: random.u64(0..150_000),
             sent: 0,
             sending: false,
@@ -292,9 +296,12 @@ fn run(config: &RingConfig, chains: usize) -> flux_runtime::ring::RingStats {
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let (_waker, source) = wake_pair().unwrap();
+    let mut ring = NetRing::new(config, source).unwrap();
     let mut test = Test {
-        ring: NetRing::new(config, source).unwrap(),
-        chains: (0..chains).map(|_| Chain::new(&mut random)).collect(),
+        chains: (0..chains)
+            .map(|_| Chain::new(&mut ring, &mut random))
+            .collect(),
+        ring,
         log: LogWriter::new(),
         random,
         sends: 0,
@@ -374,6 +381,7 @@ fn streams_arrive_whole_when_buffers_run_out() {
             buffer_len: 256,
             buffer_count: 8,
             buffer_count_max: 64,
+            direct_slots: 7,
             allowed,
             ..RingConfig::default()
         };

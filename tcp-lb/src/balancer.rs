@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use flux_registry::{PlacementConfig, Registry, Snapshot};
 use flux_runtime::control::{self, Admin, Readiness};
 use flux_runtime::mailbox::{mailbox, wake_pair};
-use flux_runtime::ring::RingConfig;
+use flux_runtime::ring::{self, RingConfig, RingError};
 use flux_runtime::shard::{self, ShardError, ShardSpec};
 use flux_runtime::{cpu, doctor};
 use socket2::Socket;
@@ -40,6 +40,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// Shards can have no ring; the text carries the remedy.
+    #[error(transparent)]
+    Ring(#[from] RingError),
     /// A shard cannot start.
     #[error(transparent)]
     Shard(#[from] ShardError),
@@ -75,12 +78,14 @@ impl Balancer {
         config.check()?;
         let system = |what| move |source| StartError::System { what, source };
         let nofile = doctor::raise_nofile().map_err(system("raising the descriptor limit"))?;
-        let flows_max = config.flows_max_within(nofile)?;
         let shard_count = if config.shards == 0 {
             cpu::default_shards()
         } else {
             config.shards
         };
+        let ring = ring_config();
+        let direct_slots = ring::direct_slots(&ring)?;
+        let flows_max = config.flows_max_within(nofile, shard_count, direct_slots)?;
         let (listeners, listen) = listeners(&config, shard_count)?;
         let refuse_admin = |source| StartError::Listen {
             key: "admin",
@@ -100,7 +105,6 @@ impl Balancer {
         let now = Instant::now();
         let caps = Arc::new(Caps::new(flows_max, config.flows_per_source_max));
         let (reports_to, reports) = mpsc::channel(limits::REPORTS);
-        let ring = ring_config();
         let mut meters = Vec::new();
         let mut shards = Vec::new();
         let cpus = cpu::available().placement(shard_count);

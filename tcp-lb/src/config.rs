@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use flux_runtime::doctor;
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
@@ -157,13 +158,20 @@ impl Config {
         Ok(())
     }
 
-    /// Flows at once that `nofile` descriptors allow: two each, and some for everything else.
+    /// Flows at once that `nofile` descriptors and the rings of `shards` allow: two sockets each, and some
+    /// descriptors for everything else.
     ///
     /// # Errors
     /// `flows_max` is set above it.
-    pub fn flows_max_within(&self, nofile: u64) -> Result<usize, Refused> {
-        let possible = usize::try_from(nofile.saturating_sub(limits::DESCRIPTORS_RESERVED) / 2)
-            .unwrap_or(usize::MAX);
+    pub fn flows_max_within(
+        &self,
+        nofile: u64,
+        shards: usize,
+        direct_slots: u32,
+    ) -> Result<usize, Refused> {
+        let reserved = limits::DESCRIPTORS_RESERVED;
+        let sockets = doctor::sockets_max(nofile, reserved, shards as u64, direct_slots);
+        let possible = usize::try_from(sockets / 2).unwrap_or(usize::MAX);
         match self.flows_max {
             0 => Ok(possible.max(1)),
             wanted if wanted <= possible => Ok(wanted),
@@ -171,7 +179,7 @@ impl Config {
                 key: "flows_max",
                 value: wanted.to_string(),
                 allowed: format!(
-                    "at most {possible} with {nofile} descriptors (two a flow); raise `ulimit -n` / LimitNOFILE"
+                    "at most {possible} (two sockets a flow) with {nofile} descriptors and {direct_slots} direct ones in each of {shards} shards; raise `ulimit -n` / LimitNOFILE"
                 ),
             }),
         }
@@ -214,10 +222,12 @@ mod tests {
             ..Config::default()
         };
         let error = config
-            .flows_max_within(20_000)
+            .flows_max_within(20_000, 1, 0)
             .expect_err("two descriptors a flow")
             .to_string();
         assert!(error.contains("ulimit -n"), "{error}");
-        assert_eq!(Config::default().flows_max_within(20_000), Ok(9_872));
+        let within = |direct_slots| Config::default().flows_max_within(20_000, 2, direct_slots);
+        assert_eq!(within(0), Ok(9_860));
+        assert_eq!(within(20_000), Ok(29_860));
     }
 }

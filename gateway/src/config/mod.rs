@@ -69,7 +69,7 @@ pub struct Config {
     pub echo: bool,
     /// Whether clients without a token may connect on an address that others can reach.
     pub allow_anonymous: bool,
-    /// Client connections at most on this node; 0: what the descriptors allow.
+    /// Client connections at most on this node; 0: what the descriptors and the shards' rings allow.
     pub connections_max: u64,
     /// Peers whose PROXY protocol header is believed.
     pub trusted_proxies: Vec<IpNet>,

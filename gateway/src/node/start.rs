@@ -8,8 +8,9 @@ use std::time::Instant;
 use flux_registry::{RedisDeployment, Registry, RegistryConfig};
 use flux_runtime::control::Readiness;
 use flux_runtime::cpu;
+use flux_runtime::doctor;
 use flux_runtime::mailbox::{Sender, wake_pair};
-use flux_runtime::ring::RingConfig;
+use flux_runtime::ring::{self, RingConfig, RingError};
 use flux_runtime::shard::{self as runtime_shard, ShardError, ShardSpec, ShardThread};
 
 use crate::authority::{self, Authority};
@@ -44,8 +45,9 @@ pub enum StartError {
     /// `connections_max` is more than there are descriptors for.
     #[error(
         "config key `connections_max`: {wanted} is not allowed; at most {possible} with {nofile} descriptors, of which \
-         {DESCRIPTORS_RESERVED} are for other things: use less (0: as many as possible), or raise `LimitNOFILE=` (systemd), \
-         `ulimit -Hn`, or the container's nofile ulimit"
+         {DESCRIPTORS_RESERVED} are for other things, and {direct_slots} direct ones in each of {shards} shards: use less \
+         (0: as many as possible), or more shards, or raise `LimitNOFILE=` (systemd), `ulimit -Hn`, or the container's \
+         nofile ulimit"
     )]
     Connections {
         /// What was asked for.
@@ -54,6 +56,10 @@ pub enum StartError {
         possible: u64,
         /// The hard limit of descriptors.
         nofile: u64,
+        /// Direct descriptors of a shard.
+        direct_slots: u32,
+        /// How many shards.
+        shards: usize,
     },
     /// The configuration does not hold together; the text names the key.
     #[error("{0}")]
@@ -70,6 +76,9 @@ pub enum StartError {
     /// A shard's wake-up descriptor could not be had.
     #[error("no descriptor to wake a shard with: {0}; raise the limit of open files")]
     Wake(#[source] std::io::Error),
+    /// Shards could have no ring; the text carries the remedy.
+    #[error(transparent)]
+    Ring(#[from] RingError),
     /// A shard could not start.
     #[error(transparent)]
     Shard(#[from] ShardError),
@@ -115,8 +124,14 @@ impl Node {
         } else {
             config.shards
         };
-        let nofile = flux_runtime::doctor::raise_nofile().unwrap_or(1024);
-        let connections_max = connections_within(config.connections_wanted(), nofile)?;
+        let nofile = doctor::raise_nofile().unwrap_or(1024);
+        let ring = RingConfig::default();
+        let connections_max = connections_within(
+            config.connections_wanted(),
+            nofile,
+            shard_count,
+            ring::direct_slots(&ring)?,
+        )?;
         let policy = Policy {
             origins: AllowedOrigins::new(&config.client.allowed_origins)?,
             echo: config.echo,
@@ -228,7 +243,7 @@ impl Node {
                 index,
                 cpu: places.get(index).copied().flatten(),
                 name: format!("shard-{index}"),
-                ring: RingConfig::default(),
+                ring: ring.clone(),
             };
             shards.push(runtime_shard::spawn(spec, source, move |ring| {
                 Ok(Shard::new(parts, ring, Instant::now()))
@@ -260,8 +275,13 @@ impl Node {
 }
 
 /// Client connections at most; 0 asks for as many as the descriptors allow.
-fn connections_within(wanted: u64, nofile: u64) -> Result<u64, StartError> {
-    let possible = nofile.saturating_sub(DESCRIPTORS_RESERVED);
+fn connections_within(
+    wanted: u64,
+    nofile: u64,
+    shards: usize,
+    direct_slots: u32,
+) -> Result<u64, StartError> {
+    let possible = doctor::sockets_max(nofile, DESCRIPTORS_RESERVED, shards as u64, direct_slots);
     match wanted {
         0 => Ok(possible),
         wanted if wanted <= possible => Ok(wanted),
@@ -269,6 +289,8 @@ fn connections_within(wanted: u64, nofile: u64) -> Result<u64, StartError> {
             wanted,
             possible,
             nofile,
+            direct_slots,
+            shards,
         }),
     }
 }

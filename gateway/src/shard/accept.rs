@@ -53,6 +53,7 @@ impl Shard {
             };
             (Phase::Head(Box::new(head)), deadline)
         };
+        let socket = ring.adopt(socket);
         let generation = self.connections.next_generation();
         let key = self.connections.insert(Connection {
             socket,
@@ -108,7 +109,7 @@ impl Shard {
             }
         }
         // Behind the accept's cancellation, which the kernel has not seen yet.
-        ring.close(listener.into(), None);
+        ring.close(OwnedFd::from(listener), None);
     }
 }
 

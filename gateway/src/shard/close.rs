@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use flux_runtime::ring::{Key, NetRing, Shutdown};
-use socket2::SockRef;
 
 use crate::http::stream_end_into;
 use crate::limits::{CLOSE_WAIT_MAX, LINGER_MAX};
@@ -262,13 +261,13 @@ impl Shard {
         if let Some(timer) = connection.timer {
             self.core.wheel.cancel(timer);
         }
+        self.core.spares.give(connection.out);
         if connection.is_sending {
             // The peer does not take its bytes: without this the kernel would keep them, and the
-            // send in flight, for minutes. Errors mean that the connection is gone already.
-            let _ = SockRef::from(&connection.socket).set_linger(Some(Duration::ZERO));
-            let _ = ring.shutdown(&connection.socket, Shutdown::Both);
+            // send in flight, for minutes.
+            ring.reset(connection.socket, connection.receiver);
+        } else {
+            ring.close(connection.socket, connection.receiver);
         }
-        self.core.spares.give(connection.out);
-        ring.close(connection.socket, connection.receiver);
     }
 }

@@ -1,10 +1,9 @@
 //! One client's connection, and the table of them.
 
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use flux_runtime::ring::{Key, RecvHandle};
+use flux_runtime::ring::{Key, RecvHandle, Socket};
 use flux_runtime::wheel::TimerKey;
 use slab::Slab;
 
@@ -18,7 +17,7 @@ use super::open::Guest;
 
 /// A connection. An idle one holds no buffer.
 pub(super) struct Connection {
-    pub(super) socket: OwnedFd,
+    pub(super) socket: Socket,
     pub(super) generation: u32,
     pub(super) receiver: Option<RecvHandle>,
     /// Fires at the phase's deadline, or earlier and is then armed again.

@@ -9,6 +9,9 @@ use crate::cpu;
 /// Descriptors that a process needs beside its connections: rings, eventfds, listeners, Redis,
 /// admin, logs.
 const DESCRIPTORS_RESERVED: u64 = 128;
+/// Descriptors that a shard needs beside its connections: its net ring and its wake, its listener, and
+/// those of its executor.
+const DESCRIPTORS_PER_SHARD: u64 = 12;
 /// Kernel memory of an idle TCP socket (slab, both queues empty), measured with room to spare.
 const KERNEL_BYTES_PER_CONNECTION: u64 = 4_608;
 /// User memory of an idle connection: the promise of the gateway.
@@ -30,19 +33,25 @@ pub(super) struct Capacity {
     pub(super) binding: &'static str,
 }
 
+/// Sockets that a process with so many shards can have open: descriptors of its own but `reserved`, and
+/// the slots of its rings ([`NetRing::direct_slots`]), which are no open files.
+///
+/// [`NetRing::direct_slots`]: crate::ring::NetRing::direct_slots
+pub fn sockets_max(nofile: u64, reserved: u64, shards: u64, direct_slots: u32) -> u64 {
+    nofile.saturating_sub(reserved + DESCRIPTORS_PER_SHARD * shards)
+        + shards * u64::from(direct_slots)
+}
+
 /// The least of the limits that exist.
 fn capacity(
-    nofile: u64,
+    sockets: u64,
     memory: Option<u64>,
     conntrack: Option<u64>,
     file_max: Option<u64>,
 ) -> Capacity {
     let per_connection = KERNEL_BYTES_PER_CONNECTION + USER_BYTES_PER_CONNECTION;
     let candidates = [
-        Some((
-            nofile.saturating_sub(DESCRIPTORS_RESERVED),
-            "nofile (ulimit -n)",
-        )),
+        Some((sockets, "nofile (ulimit -n)")),
         memory.map(|bytes| (bytes / per_connection, "memory")),
         conntrack.map(|entries| (entries, "nf_conntrack_max")),
         file_max.map(|files| (files, "fs.file-max")),
@@ -86,6 +95,11 @@ fn limit(resource: libc::__rlimit_resource_t) -> io::Result<Limit> {
     })
 }
 
+/// The soft limit of descriptors.
+pub(crate) fn nofile() -> io::Result<u64> {
+    limit(libc::RLIMIT_NOFILE).map(|limit| limit.soft)
+}
+
 /// Raises the soft limit of descriptors to the hard one and returns what holds then.
 ///
 /// # Errors
@@ -107,21 +121,18 @@ pub fn raise_nofile() -> io::Result<u64> {
     Ok(hard)
 }
 
-pub(super) fn checks() -> (Vec<Check>, Capacity) {
+pub(super) fn checks(direct_slots: u32) -> (Vec<Check>, Capacity) {
     let nofile = limit(libc::RLIMIT_NOFILE).unwrap_or(Limit { soft: 0, hard: 0 });
     let memlock = limit(libc::RLIMIT_MEMLOCK).unwrap_or(Limit { soft: 0, hard: 0 });
     let memory = memory_available();
     let conntrack = number("/proc/sys/net/netfilter/nf_conntrack_max");
-    let capacity = capacity(
-        nofile.soft,
-        memory,
-        conntrack,
-        number("/proc/sys/fs/file-max"),
-    );
     let cpus = cpu::available();
+    let shards = cpus.shards() as u64;
+    let sockets = sockets_max(nofile.soft, DESCRIPTORS_RESERVED, shards, direct_slots);
+    let capacity = capacity(sockets, memory, conntrack, number("/proc/sys/fs/file-max"));
     let mut checks = vec![
-        memlock_check(memlock, has_ipc_lock(), cpus.shards() as u64),
-        nofile_check(nofile),
+        memlock_check(memlock, has_ipc_lock(), shards),
+        nofile_check(nofile, shards, sockets),
         cpu_check(&cpus),
     ];
     checks.extend(memory.map(|bytes| {
@@ -167,17 +178,16 @@ fn memlock_check(memlock: Limit, privileged: bool, shards: u64) -> Check {
     }
 }
 
-fn nofile_check(nofile: Limit) -> Check {
+fn nofile_check(nofile: Limit, shards: u64, sockets: u64) -> Check {
     let name = "nofile";
     let found = if nofile.soft == nofile.hard {
         format!("{}", nofile.soft)
     } else {
         format!("{} (hard limit {})", nofile.soft, nofile.hard)
     };
-    let connections = nofile.soft.saturating_sub(DESCRIPTORS_RESERVED);
-    let meaning = format!("room for {connections} connections");
+    let meaning = format!("room for {sockets} connections with {shards} shard(s)");
     let remedy = "raise `LimitNOFILE=` (systemd), `ulimit -Hn`, or the container's nofile ulimit";
-    if connections == 0 {
+    if nofile.soft <= DESCRIPTORS_RESERVED + DESCRIPTORS_PER_SHARD * shards {
         Check::fail(name, found, "no room for connections", remedy)
     } else if nofile.soft < DESCRIPTORS_LOW {
         Check::warn(name, found, meaning, remedy)
@@ -304,8 +314,9 @@ mod tests {
     #[test]
     fn the_smallest_limit_binds() {
         let gib = 1u64 << 30;
-        let found = capacity(20_000, Some(64 * gib), Some(262_144), Some(1 << 30));
-        assert_eq!(found.connections_max, 19_872);
+        let sockets = sockets_max(20_000, 128, 2, 20_000);
+        let found = capacity(sockets, Some(64 * gib), Some(262_144), Some(1 << 30));
+        assert_eq!(found.connections_max, 59_848);
         assert_eq!(found.binding, "nofile (ulimit -n)");
         let found = capacity(1 << 20, Some(gib), None, None);
         assert_eq!(
@@ -317,7 +328,8 @@ mod tests {
             (found.connections_max, found.binding),
             (65_536, "nf_conntrack_max")
         );
-        assert_eq!(capacity(10, None, None, None).connections_max, 0);
+        assert_eq!(sockets_max(20_000, 128, 2, 0), 19_848);
+        assert_eq!(sockets_max(10, 128, 2, 0), 0);
     }
 
     #[test]
@@ -332,9 +344,11 @@ mod tests {
         assert_eq!(memlock_check(both(1 << 20), false, 8).state, State::Warn);
         assert_eq!(memlock_check(both(8 << 20), false, 2).state, State::Ok);
         assert_eq!(memlock_check(both(u64::MAX), false, 999).state, State::Ok);
-        assert_eq!(nofile_check(both(100)).state, State::Fail);
-        assert_eq!(nofile_check(both(1024)).state, State::Warn);
-        assert_eq!(nofile_check(both(20_000)).state, State::Ok);
+        assert_eq!(nofile_check(both(100), 2, 0).state, State::Fail);
+        assert_eq!(nofile_check(both(1024), 2, 1024).state, State::Warn);
+        let check = nofile_check(both(20_000), 2, 59_848);
+        assert_eq!(check.state, State::Ok);
+        assert!(check.meaning.contains("59848"), "{}", check.meaning);
         let starved = cpu::Cpus {
             allowed: vec![0, 1],
             quota: Some(0.25),

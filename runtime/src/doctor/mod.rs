@@ -9,7 +9,8 @@ use std::fmt;
 mod limits;
 mod uring;
 
-pub use limits::raise_nofile;
+pub(crate) use limits::nofile;
+pub use limits::{raise_nofile, sockets_max};
 
 /// How a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -134,8 +135,8 @@ impl fmt::Display for Report {
 /// Examines this machine as this process sees it. Changes nothing; call [`raise_nofile`] before to
 /// count with the raised limit.
 pub fn examine() -> Report {
-    let mut checks = uring::checks();
-    let (limits, capacity) = limits::checks();
+    let (mut checks, direct_slots) = uring::checks();
+    let (limits, capacity) = limits::checks(direct_slots);
     checks.extend(limits);
     Report {
         checks,

@@ -40,13 +40,14 @@ const OPERATIONS: &[(&str, u8)] = &[
     ("RECV", opcode::Recv::CODE),
 ];
 
-pub(super) fn checks() -> Vec<Check> {
+/// The findings, and the slots for direct descriptors that a shard's ring has.
+pub(super) fn checks() -> (Vec<Check>, u32) {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let kernel = kernel.trim();
     let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
     let ring = match IoUring::new(8) {
         Ok(ring) => ring,
-        Err(error) => return vec![refused(kernel, disabled.trim(), &error)],
+        Err(error) => return (vec![refused(kernel, disabled.trim(), &error)], 0),
     };
     let mut checks = vec![Check::ok(
         "io_uring",
@@ -70,15 +71,16 @@ pub(super) fn checks() -> Vec<Check> {
             "the kernel is too old or restricts rings",
             "use Linux 5.19 or newer, better 6.1",
         ));
-        return checks;
+        return (checks, 0);
     }
     checks.push(Check::ok(
         "io_uring operations",
         format!("all {} present", OPERATIONS.len()),
         "what net ring and glommio need",
     ));
-    checks.extend(net_ring());
-    checks
+    let (ring, direct_slots) = net_ring();
+    checks.extend(ring);
+    (checks, direct_slots)
 }
 
 /// Why no ring could be made, told apart by the kernel's answer and its sysctl.
@@ -116,19 +118,20 @@ fn refused(kernel: &str, disabled: &str, error: &io::Error) -> Check {
 }
 
 /// A net ring as a shard makes it: shows that memory suffices and which features are used.
-fn net_ring() -> Vec<Check> {
+fn net_ring() -> (Vec<Check>, u32) {
     let made = wake_pair()
         .map_err(|source| RingError::Setup { source })
         .and_then(|(_waker, source)| NetRing::new(&RingConfig::default(), source));
-    let features = match made {
-        Ok(ring) => ring.features(),
+    let (features, direct_slots) = match made {
+        Ok(ring) => (ring.features(), ring.direct_slots()),
         Err(error) => {
-            return vec![Check::fail(
+            let refused = Check::fail(
                 "net ring",
                 "a ring of working size cannot be made",
                 error.to_string(),
                 "see the line itself; on Linux before 5.19 there are no buffer rings",
-            )];
+            );
+            return (vec![refused], 0);
         }
     };
     let Features {
@@ -137,6 +140,7 @@ fn net_ring() -> Vec<Check> {
         defer_taskrun,
         min_wait,
         registered_ring: _,
+        direct_descriptors,
     } = features;
     let mut checks = vec![Check::ok(
         "provided buffer ring",
@@ -179,7 +183,21 @@ fn net_ring() -> Vec<Check> {
         "a shard may settle its sends together with the next event",
         "6.12",
     );
-    checks
+    checks.push(if direct_descriptors {
+        Check::ok(
+            "direct descriptors",
+            format!("{direct_slots} a shard"),
+            "connections that take no open file of the process",
+        )
+    } else {
+        Check::warn(
+            "direct descriptors",
+            "not there",
+            "each connection takes an open file of the process",
+            "Linux 6.8 or newer has them",
+        )
+    });
+    (checks, direct_slots)
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ fn parse(user_data: u64) -> (Option<Kind>, SlotId) {
         5 => Some(Kind::Wake),
         6 => Some(Kind::Close),
         7 => Some(Kind::CancelAll),
+        8 => Some(Kind::Adopt),
+        9 => Some(Kind::CloseSlot),
         _ => None,
     };
     let id = SlotId {
@@ -96,6 +98,15 @@ impl NetRing {
                     self.stats.wakes += 1;
                     None
                 }
+                // Operations on the slot answer `EBADF`; their caller lets go of it then.
+                Some(Kind::Adopt) => {
+                    self.stats.adopt_failures += 1;
+                    None
+                }
+                Some(Kind::CloseSlot) => {
+                    self.direct.give_back(id.index);
+                    None
+                }
                 Some(Kind::Close | Kind::CancelAll) | None => None,
             };
             if completion.is_some() {
@@ -111,7 +122,7 @@ impl NetRing {
         let len = outcome(entry.result()).unwrap_or(0);
         let buffer = cqueue::buffer_select(entry.flags()).map(|buffer| self.pool.take(buffer, len));
         let receiver = self.receivers.get_mut(id)?;
-        let key = receiver.key;
+        let (key, descriptor) = (receiver.key, receiver.socket.descriptor());
         let (stopping, resume) = match receiver.state {
             ReceiverState::Stopping { resume } => (true, resume),
             _ => (false, true),
@@ -149,10 +160,10 @@ impl NetRing {
                 self.restart_receive(id, resume);
                 None
             }
-            Err(libc::EAGAIN) => {
+            Err(libc::EAGAIN) if descriptor.is_some() => {
                 // Someone has made the socket non-blocking; put that right, once for good.
-                if let Some(receiver) = self.receivers.get(id) {
-                    clear_nonblocking(receiver.socket);
+                if let Some(descriptor) = descriptor {
+                    clear_nonblocking(descriptor);
                 }
                 self.restart_receive(id, resume);
                 None
@@ -215,6 +226,10 @@ impl NetRing {
                     .map(drop)
                     .map_err(io::Error::from_raw_os_error),
             }),
+            Operation::Shutdown { slot, how } => {
+                self.complete_shutdown(slot, how, outcome(entry.result()));
+                None
+            }
             // Handled above.
             Operation::Accept { .. } => None,
         }
@@ -282,7 +297,7 @@ impl NetRing {
         Some(Completion::AcceptFailed { key, error, again })
     }
 
-    fn rest(&mut self, what: Resting) {
+    pub(super) fn rest(&mut self, what: Resting) {
         self.resting
             .push((Instant::now() + self.config.accept_pause, what));
     }

@@ -24,6 +24,9 @@ pub struct RingConfig {
     /// Receive buffers at most, a power of two: when the kernel runs out, their number doubles up
     /// to this, and then receivers wait for buffers to come back.
     pub buffer_count_max: u16,
+    /// Slots for direct descriptors at most; the soft limit of open files bounds them too. Each costs
+    /// 12 bytes whether it is used or not. Sockets beyond keep their descriptors.
+    pub direct_slots: u32,
     /// How long an accept rests after the machine ran out of descriptors or memory.
     pub accept_pause: Duration,
     /// How long a wait may be stretched in order to see the completions of the turn's sends
@@ -43,6 +46,7 @@ impl Default for RingConfig {
             buffer_len: 4096,
             buffer_count: 256,
             buffer_count_max: 8192,
+            direct_slots: 65_536,
             accept_pause: Duration::from_millis(100),
             settle_us: 0,
             allowed: Features::all(),
@@ -81,6 +85,8 @@ pub struct Features {
     pub min_wait: bool,
     /// The ring's descriptor can be registered (Linux 5.18).
     pub registered_ring: bool,
+    /// Sockets need no descriptor of the process (Linux 6.8, for a way to shut them down).
+    pub direct_descriptors: bool,
 }
 
 impl Features {
@@ -92,6 +98,7 @@ impl Features {
             defer_taskrun: true,
             min_wait: true,
             registered_ring: true,
+            direct_descriptors: true,
         }
     }
 
@@ -103,6 +110,7 @@ impl Features {
             defer_taskrun: false,
             min_wait: false,
             registered_ring: false,
+            direct_descriptors: false,
         }
     }
 }
@@ -184,6 +192,7 @@ pub(super) fn build(config: &RingConfig) -> Result<(IoUring, Features), RingErro
         defer_taskrun,
         min_wait: ring.params().is_feature_min_timeout(),
         registered_ring: true,
+        direct_descriptors: probed && probe.is_supported(opcode::FixedFdInstall::CODE),
     };
     let allowed = config.allowed;
     Ok((
@@ -194,6 +203,7 @@ pub(super) fn build(config: &RingConfig) -> Result<(IoUring, Features), RingErro
             defer_taskrun,
             min_wait: features.min_wait && allowed.min_wait,
             registered_ring: allowed.registered_ring,
+            direct_descriptors: features.direct_descriptors && allowed.direct_descriptors,
         },
     ))
 }

@@ -15,14 +15,22 @@
 //! - A receiver that found no buffer starts again when one is back, in the order of starving.
 //! - An accept that ran out of descriptors or memory starts again after a pause; nothing spins.
 //!
+//! - A direct descriptor's slot has a new socket only after the kernel has closed the old one
+//!   (`direct.rs`).
+//!
 //! Sockets handed in must be blocking (without `O_NONBLOCK`): the ring itself never blocks, and a
 //! non-blocking socket would answer `EAGAIN` where the ring is meant to wait. Their descriptors
 //! must stay open while anything is queued on them that [`NetRing::wait`] has not yet submitted,
 //! and receivers must be stopped before: [`NetRing::close`] does both in the right order.
 //!
+//! Connections are best given to the ring for good ([`NetRing::adopt`]): they then take no
+//! descriptor of the process, but a slot of the ring's table, where there is one.
+//!
 //! | file | what |
 //! |---|---|
 //! | `mod` | the ring: making it, operations |
+//! | `adopt` | sockets in the ring's hands: adopting, shutting down, resetting, closing |
+//! | `socket`, `direct` | a socket by descriptor or slot; the table of slots |
 //! | `turn` | waiting, starting again what starved or rested |
 //! | `complete` | from the kernel's entries to [`Completion`]s |
 //! | `submit` | the submission queue, headers of vectored sends |
@@ -33,12 +41,15 @@
     reason = "registration of the buffer ring; each block has its reasoning"
 )]
 
+mod adopt;
 mod buffers;
 mod complete;
 mod completion;
 mod config;
+mod direct;
 mod payload;
 mod slots;
+mod socket;
 mod stats;
 mod submit;
 mod sys;
@@ -47,26 +58,28 @@ mod turn;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::Instant;
 
 use io_uring::types::{CancelBuilder, Fd};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use socket2::{SockAddr, SockRef};
+use socket2::SockAddr;
 
 use crate::mailbox::WakeSource;
 use buffers::Pool;
+use direct::Table;
 use slots::{SlotId, Slots};
 use stats::Load;
 use submit::Headers;
 
+pub use adopt::direct_slots;
 pub use buffers::RecvBuffer;
 pub use completion::{Completion, Key, OpHandle, RecvHandle};
 pub use config::{Features, RingConfig, RingError};
 pub use payload::{Payload, Piece};
+pub use socket::{Socket, Target};
 pub use stats::RingStats;
 pub use std::net::Shutdown;
 
@@ -81,6 +94,8 @@ enum Kind {
     Wake = 5,
     Close = 6,
     CancelAll = 7,
+    Adopt = 8,
+    CloseSlot = 9,
 }
 
 const INDEX_BITS: u32 = 28;
@@ -111,7 +126,7 @@ enum ReceiverState {
 #[derive(Debug)]
 struct Receiver {
     key: Key,
-    socket: RawFd,
+    socket: Target,
     state: ReceiverState,
 }
 
@@ -133,6 +148,11 @@ enum Operation {
         /// The kernel reads it when it takes the entry; it stays until the end all the same.
         _address: Box<SockAddr>,
     },
+    /// A descriptor is made for a slot, to shut its socket down.
+    Shutdown {
+        slot: u32,
+        how: Shutdown,
+    },
 }
 
 /// What starts again at a given time.
@@ -140,6 +160,7 @@ enum Operation {
 enum Resting {
     Accept(SlotId),
     Receive(SlotId),
+    Shutdown { slot: u32, how: Shutdown },
 }
 
 /// See the [module](self). Stays on the thread that made it.
@@ -151,6 +172,7 @@ pub struct NetRing {
     features: Features,
     config: RingConfig,
     pool: Rc<Pool>,
+    direct: Table,
     receivers: Slots<Receiver>,
     operations: Slots<Operation>,
     /// Entries that the kernel would not take yet.
@@ -197,6 +219,7 @@ impl NetRing {
             )
         }
         .map_err(|source| RingError::Buffers { source })?;
+        let direct = adopt::register_table(&kernel, config, &mut features);
         let mut enter_fd = kernel.as_raw_fd();
         let mut enter_flags = 0;
         if features.registered_ring {
@@ -219,6 +242,7 @@ impl NetRing {
             features,
             config: config.clone(),
             pool,
+            direct,
             receivers: Slots::new(),
             operations: Slots::new(),
             backlog: VecDeque::new(),
@@ -258,8 +282,8 @@ impl NetRing {
     ///
     /// If a receiver of the same key is being stopped just now, it is resumed instead, so that
     /// the stream's order holds.
-    pub fn recv(&mut self, socket: impl AsFd, key: Key) -> RecvHandle {
-        let socket = socket.as_fd().as_raw_fd();
+    pub fn recv(&mut self, socket: impl Into<Target>, key: Key) -> RecvHandle {
+        let socket = socket.into();
         for index in 0..self.stopping.len() {
             let id = self.stopping[index];
             if let Some(receiver) = self.receivers.get_mut(id)
@@ -308,8 +332,9 @@ impl NetRing {
     ///
     /// Queue the next send of a socket only after that: several at once could overtake each other
     /// after a partial one.
-    pub fn send(&mut self, socket: impl AsFd, key: Key, payload: Payload) -> OpHandle {
-        let socket = socket.as_fd().as_raw_fd();
+    pub fn send(&mut self, socket: impl Into<Target>, key: Key, payload: Payload) -> OpHandle {
+        let socket = socket.into();
+        let (file, flags) = socket.entry_parts();
         if self.nothing_queued() {
             self.headers.reset();
         }
@@ -322,34 +347,41 @@ impl NetRing {
         };
         let entry = if pieces > 1 {
             let header = self.headers.message(payload.chunks(), pieces);
-            opcode::SendMsg::new(Fd(socket), header)
+            opcode::SendMsg::new(file, header)
                 .flags(libc::MSG_NOSIGNAL as u32)
                 .build()
         } else {
             let bytes = payload.chunks().next().unwrap_or_default();
             // Longer ones go out as partial sends.
             let len = u32::try_from(bytes.len()).unwrap_or(1 << 30);
-            opcode::Send::new(Fd(socket), bytes.as_ptr(), len)
+            opcode::Send::new(file, bytes.as_ptr(), len)
                 .flags(libc::MSG_NOSIGNAL)
                 .build()
         };
-        self.push(&entry.user_data(user_data(Kind::Operation, id)));
-        self.unsubmitted_sends.push(socket);
+        self.push(&entry.flags(flags).user_data(user_data(Kind::Operation, id)));
+        // Whatever is done about a slot is queued behind.
+        self.unsubmitted_sends.extend(socket.descriptor());
         self.stats.sends += 1;
         self.fresh_sends += 1;
         OpHandle(id)
     }
 
     /// Connects a blocking socket that was just made.
-    pub fn connect(&mut self, socket: impl AsFd, key: Key, address: SocketAddr) -> OpHandle {
-        let socket = socket.as_fd().as_raw_fd();
+    pub fn connect(
+        &mut self,
+        socket: impl Into<Target>,
+        key: Key,
+        address: SocketAddr,
+    ) -> OpHandle {
+        let (file, flags) = socket.into().entry_parts();
         let address = Box::new(SockAddr::from(address));
-        let entry = opcode::Connect::new(Fd(socket), address.as_ptr().cast(), address.len());
+        let entry = opcode::Connect::new(file, address.as_ptr().cast(), address.len());
         let id = self.operations.insert(Operation::Connect {
             key,
             _address: address,
         });
-        self.push(&entry.build().user_data(user_data(Kind::Operation, id)));
+        let entry = entry.build().flags(flags);
+        self.push(&entry.user_data(user_data(Kind::Operation, id)));
         OpHandle(id)
     }
 
@@ -366,46 +398,20 @@ impl NetRing {
             }
             Some(Operation::Accept { cancelled, .. }) => *cancelled = true,
             Some(Operation::Send { .. } | Operation::Connect { .. }) => {}
+            // Nobody has a handle of it.
+            Some(Operation::Shutdown { .. }) => return,
         }
         self.cancel_operation(id);
-    }
-
-    /// Shuts a connection down, after whatever was queued for it. At once, without a completion.
-    ///
-    /// # Errors
-    /// Those of shutdown(2); `ENOTCONN` is normal after the peer has reset the connection.
-    pub fn shutdown(&mut self, socket: impl AsFd, how: Shutdown) -> io::Result<()> {
-        let socket = socket.as_fd();
-        // IORING_OP_SHUTDOWN always goes through a worker thread of the kernel; the plain call
-        // costs less.
-        if self.unsubmitted_sends.contains(&socket.as_raw_fd()) {
-            self.submit()?;
-        }
-        SockRef::from(&socket).shutdown(how)
-    }
-
-    /// Closes a socket after everything queued on it was submitted, and stops its receiver.
-    ///
-    /// Sends in flight go on and complete; bytes not yet received are lost, so for an orderly end
-    /// shut down and wait for [`Completion::ReceiveEnded`] first.
-    pub fn close(&mut self, socket: OwnedFd, receiver: Option<RecvHandle>) {
-        if let Some(handle) = receiver {
-            self.stop_recv(handle);
-            // Its descriptor is about to become someone else's.
-            if let Some(receiver) = self.receivers.get_mut(handle.0) {
-                receiver.socket = -1;
-            }
-        }
-        let entry = opcode::Close::new(Fd(socket.into_raw_fd()))
-            .build()
-            .flags(squeue::Flags::SKIP_SUCCESS)
-            .user_data(user_data(Kind::Close, NO_SLOT));
-        self.push(&entry);
     }
 
     /// What the kernel can do and the configuration allows.
     pub fn features(&self) -> Features {
         self.features
+    }
+
+    /// Slots for direct descriptors; 0 without a table.
+    pub fn direct_slots(&self) -> u32 {
+        self.direct.slots()
     }
 
     /// Counters since the ring was made.
@@ -479,11 +485,12 @@ impl NetRing {
         if fresh {
             how |= sys::RECV_POLL_FIRST;
         }
-        let entry = opcode::Recv::new(Fd(receiver.socket), std::ptr::null_mut(), 0)
+        let (file, flags) = receiver.socket.entry_parts();
+        let entry = opcode::Recv::new(file, std::ptr::null_mut(), 0)
             .buf_group(buffers::GROUP)
             .ioprio(how)
             .build()
-            .flags(squeue::Flags::BUFFER_SELECT)
+            .flags(flags | squeue::Flags::BUFFER_SELECT)
             .user_data(user_data(Kind::Receive, id));
         self.push(&entry);
     }
@@ -512,6 +519,7 @@ impl fmt::Debug for NetRing {
             .field("receivers", &self.receivers.len())
             .field("operations", &self.operations.len())
             .field("pool", &self.pool)
+            .field("direct_slots", &self.direct.slots())
             .finish_non_exhaustive()
     }
 }

@@ -27,6 +27,8 @@ pub struct RingStats {
     pub accept_errors: u64,
     /// Accepts that failed because descriptors or memory were short.
     pub accept_shortages: u64,
+    /// Sockets that the kernel had no memory to take over; their operations fail.
+    pub adopt_failures: u64,
     /// Sends given to the kernel.
     pub sends: u64,
     /// Sends of which the kernel took only a part.

@@ -67,6 +67,10 @@ impl Drop for NetRing {
         let quiet = self.quiesce();
         // Errors would mean that there is nothing to undo.
         let _ = self.kernel.submitter().unregister_buf_ring(buffers::GROUP);
+        if self.direct.slots() > 0 {
+            // Closes the sockets in it now; the ring's own end would do so some time later.
+            let _ = self.kernel.submitter().unregister_files();
+        }
         if self.enter_flags & sys::ENTER_REGISTERED_RING != 0 {
             let _ = sys::unregister_ring_fd(self.kernel.as_raw_fd(), self.enter_fd as u32);
         }

@@ -147,6 +147,7 @@ impl NetRing {
                     self.arm_receive(id, false);
                 }
             }
+            Resting::Shutdown { slot, how } => self.shutdown_slot(slot, how),
         }
     }
 

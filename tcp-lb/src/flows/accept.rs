@@ -154,7 +154,7 @@ impl Flows {
                 return;
             }
         }
-        let side = Side::new(socket, self.next_generation());
+        let side = Side::new(ring.adopt(socket), self.next_generation());
         let opening = Box::new(Opening {
             peer,
             local,

@@ -6,11 +6,10 @@
 //! - `shut` and `broken` sides are sent nothing more.
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use flux_runtime::ring::{Key, OpHandle, Payload, RecvHandle};
+use flux_runtime::ring::{Key, OpHandle, Payload, RecvHandle, Socket};
 use flux_runtime::wheel::TimerKey;
 
 use crate::balance::Node;
@@ -72,7 +71,7 @@ pub(super) struct Opening {
 
 #[derive(Default)]
 pub(super) struct Side {
-    pub(super) socket: Option<OwnedFd>,
+    pub(super) socket: Option<Socket>,
     /// Tells completions of this socket from those of an earlier one in the same place.
     pub(super) generation: u32,
     /// Set while the ring receives from it.
@@ -96,7 +95,7 @@ pub(super) struct Side {
 }
 
 impl Side {
-    pub(super) fn new(socket: OwnedFd, generation: u32) -> Side {
+    pub(super) fn new(socket: Socket, generation: u32) -> Side {
         Side {
             socket: Some(socket),
             generation,

@@ -133,6 +133,7 @@ impl Flows {
         let Some(opening) = &mut flow.opening else {
             return;
         };
+        let socket = ring.adopt(socket);
         opening.connect = Some(ring.connect(&socket, key, route.addr));
         flow.sides[UPSTREAM] = Side::new(socket, generation);
         flow.stage = Stage::Connecting;
