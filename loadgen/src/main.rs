@@ -22,8 +22,8 @@ use crate::net::{EpollNet, RingNet};
 use crate::options::{Cli, Command, Engine};
 use crate::report::Output;
 use crate::scenarios::{
-    Stop, bulk, channels, connect, echo, fanout, http, idle, pairs, redis_publish, serve_echo,
-    watch,
+    Stop, bulk, channels, connect, echo, fanout, http, idle, million, pairs, redis_publish,
+    serve_echo, watch,
 };
 
 fn main() -> ExitCode {
@@ -111,6 +111,11 @@ fn run(command: &Command, output: &Output) -> Result<bool> {
             let report = idle::run(&options.scenario(), output, &stop)?;
             output.finish(&report);
             Ok(true)
+        }
+        Command::Million(options) => {
+            let report = million::run(&options.scenario(), output, &stop)?;
+            output.finish(&report);
+            Ok(report.complete())
         }
         Command::Watch(options) => {
             let summary = watch::run(&options.scenario()?, output, &stop)?;

@@ -11,12 +11,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::clients::pubsub::Protocol;
 use crate::scenarios::open::Opening;
 use crate::scenarios::{
-    bulk, channels, connect, echo, fanout, http, idle, pairs, redis_publish, watch,
+    bulk, channels, connect, echo, fanout, http, idle, million, pairs, redis_publish, watch,
 };
 
 /// Longest run of any command.
 const DURATION_S_MAX: u64 = 24 * 3600;
 const CONNECTIONS_MAX: u64 = 1_000_000;
+/// Connections that `million` may hold: 10,000 from each of so many addresses of 127.0.0.0/16.
+const HELD_MAX: u64 = 10_000_000;
 
 /// Load generator and judge for WebSocket servers. Connects only to the address given.
 ///
@@ -37,6 +39,7 @@ pub(crate) enum Command {
     RedisPublish(RedisPublish),
     Idle(Idle),
     Channels(channels::Options),
+    Million(Million),
     Http(http::Options),
     /// Round trips through a TCP balancer (ws:// or tcp://); --server-pid is the balancer's
     Relay(Echo),
@@ -57,6 +60,7 @@ impl Command {
             Self::Fanout(options) => options.common.json,
             Self::RedisPublish(options) => options.json,
             Self::Idle(options) => options.common.json,
+            Self::Million(options) => options.common.json,
             Self::ServeEcho(options) | Self::ServeBulk(options) => options.json,
             Self::Bulk(options) => options.json,
             Self::Http(options) => options.json,
@@ -252,6 +256,30 @@ pub(crate) struct Idle {
     server_pid: u32,
 }
 
+/// Very many subscribed connections, held idle; one publication that all of them hear
+#[derive(Debug, Args)]
+pub(crate) struct Million {
+    #[command(flatten)]
+    common: Common,
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=HELD_MAX))]
+    connections: u64,
+    /// Handshakes under way at once
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    in_flight: u64,
+    /// Bytes of the publication's data
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    size: u64,
+    /// Seconds for which all connections are held before the publication
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=DURATION_S_MAX))]
+    hold: u64,
+    /// Seconds in which the publication has to reach all
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=DURATION_S_MAX))]
+    hear: u64,
+    /// Process whose memory and CPU time count
+    #[arg(long, value_name = "PID")]
+    server_pid: u32,
+}
+
 /// A TCP server that returns every byte, as the far side of `relay tcp://...`
 #[derive(Debug, Args)]
 pub(crate) struct ServeEcho {
@@ -408,6 +436,20 @@ impl Idle {
             channel: self.channel.clone(),
             channels: self.channels.min(self.connections) as usize,
             hold: Duration::from_secs(self.hold),
+            server_pid: self.server_pid,
+        }
+    }
+}
+
+impl Million {
+    pub(crate) fn scenario(&self) -> million::Options {
+        million::Options {
+            url: self.common.url.clone(),
+            connections: self.connections as usize,
+            in_flight: self.in_flight as usize,
+            size: self.size as usize,
+            hold: Duration::from_secs(self.hold),
+            hear: Duration::from_secs(self.hear),
             server_pid: self.server_pid,
         }
     }

@@ -52,6 +52,12 @@ impl Latencies {
             .saturating_record((latency.as_micros() as u64).max(1));
     }
 
+    /// Takes what another one recorded.
+    pub(crate) fn add(&mut self, other: &Self) {
+        // Both have the same bounds.
+        let _ = self.0.add(&other.0);
+    }
+
     /// Forgets what was recorded during the warm-up.
     pub(crate) fn clear(&mut self) {
         self.0.reset();

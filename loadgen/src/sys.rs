@@ -90,6 +90,26 @@ pub(crate) fn raise_nofile() -> u64 {
     limit.rlim_cur
 }
 
+/// Leaves the choice of the port to connect(2) when the socket is bound to an address.
+pub(crate) fn bind_address_no_port(socket: &impl AsRawFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option takes an int, which lives until the call returns.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Clock ticks per second of the times in `/proc/PID/stat`.
 pub(crate) fn clock_ticks() -> f64 {
     // SAFETY: sysconf takes a number and returns a number.

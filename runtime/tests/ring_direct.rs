@@ -116,14 +116,20 @@ fn a_connection_in_a_slot_takes_no_open_file_and_is_served_to_its_end() {
         other => panic!("{other:?}"),
     });
     until(&mut ring, |completion| match completion {
-        Completion::ReceiveEnded { key, error: None } => Some(assert_eq!(key, Key(7))),
+        Completion::ReceiveEnded { key, error: None } => {
+            assert_eq!(key, Key(7));
+            Some(())
+        }
         other => panic!("{other:?}"),
     });
     // The shutdown does not overtake the send.
     ring.send(&socket, Key(7), Payload::from(&b"pong"[..]));
     ring.shutdown(&socket, Shutdown::Write).unwrap();
     until(&mut ring, |completion| match completion {
-        Completion::Sent { result, .. } => Some(assert_eq!(result.unwrap(), 4)),
+        Completion::Sent { result, .. } => {
+            assert_eq!(result.unwrap(), 4);
+            Some(())
+        }
         other => panic!("{other:?}"),
     });
     let mut all = Vec::new();

@@ -45,7 +45,12 @@ fn a_bad_value_is_named_with_what_is_allowed() {
     );
     assert_refused(
         Plan::new(json!({ "connections_max": 5000 })).descriptors(1000),
-        &["connections_max", "5000", "with 1000 descriptors", "LimitNOFILE"],
+        &[
+            "connections_max",
+            "5000",
+            "with 1000 descriptors",
+            "LimitNOFILE",
+        ],
     );
     // Its value is not shown: there may be a password in it.
     assert_refused(

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::sys;
+
 pub(crate) use epoll::EpollNet;
 pub(crate) use ring::RingNet;
 
@@ -75,11 +77,13 @@ pub(crate) trait Net: Sized {
     ) -> io::Result<()>;
 }
 
-/// A TCP socket without Nagle's delay, bound to `source` if given.
+/// A TCP socket without Nagle's delay, bound to `source` if given; the port is chosen by connect(2), which
+/// knows where to and so has all of them for each destination.
 fn socket(to: SocketAddr, source: Option<IpAddr>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     if let Some(source) = source {
+        sys::bind_address_no_port(&socket)?;
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     Ok(socket)

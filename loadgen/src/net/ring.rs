@@ -5,12 +5,11 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use flux_runtime::mailbox::wake_pair;
 use flux_runtime::ring::{
-    Completion, Key as RingKey, NetRing, Payload, RecvHandle, RingConfig, RingError,
+    Completion, Key as RingKey, NetRing, Payload, RecvHandle, RingConfig, RingError, Socket,
 };
 use slab::Slab;
 
@@ -23,7 +22,7 @@ const SPARE_LEN_MAX: usize = 64 << 10;
 
 #[derive(Debug)]
 struct Connection {
-    socket: OwnedFd,
+    socket: Socket,
     generation: u32,
     tag: usize,
     /// Set once the connection stands.
@@ -45,9 +44,14 @@ pub(crate) struct RingNet {
 impl RingNet {
     /// Fails, with the remedy, where io_uring is not to be had.
     pub(crate) fn new() -> Result<Self, RingError> {
+        Self::with(&RingConfig::default())
+    }
+
+    /// As `new`, with sizes other than the default ones.
+    pub(crate) fn with(config: &RingConfig) -> Result<Self, RingError> {
         let (_, wake) = wake_pair().map_err(|source| RingError::Buffers { source })?;
         Ok(Self {
-            ring: NetRing::new(&RingConfig::default(), wake)?,
+            ring: NetRing::new(config, wake)?,
             connections: Slab::new(),
             generation: 0,
             spare: Vec::new(),
@@ -163,7 +167,7 @@ impl RingNet {
 
 impl Net for RingNet {
     fn connect(&mut self, to: SocketAddr, source: Option<IpAddr>, tag: usize) -> io::Result<Key> {
-        let socket = OwnedFd::from(socket(to, source)?);
+        let socket = self.ring.adopt(socket(to, source)?);
         self.generation = self.generation.wrapping_add(1);
         let entry = self.connections.vacant_entry();
         let key = Key {

@@ -9,6 +9,7 @@ pub(crate) mod echo;
 pub(crate) mod fanout;
 pub(crate) mod http;
 pub(crate) mod idle;
+pub(crate) mod million;
 pub(crate) mod open;
 pub(crate) mod pairs;
 pub(crate) mod redis_publish;

@@ -18,4 +18,5 @@ compare     all of them in one table
 plot        bar charts of its rows
 instructions  instructions and allocations of the pure parts, against the baseline
 profile     a flame graph (flame) of a running case, system calls and allocations for each message
+million     as many connections as the machine holds
 """

@@ -107,6 +107,7 @@ class Bench:
         self.seconds = 1 if options.quick else 2 if options.case == "compare" else 4
         self.warmup = 0.3 if options.quick else 0.7
         self.ours = options.ours
+        self.connections = options.connections
         self.folder = folder
         self.stack = contextlib.ExitStack()
         self.remarks = set()
