@@ -90,8 +90,8 @@ fn number(from: &mut impl BufRead) -> Option<usize> {
 
 /// The report, where there is one, the exit code, and what it said.
 fn run(fate: Fate, data: &str) -> (Value, i32, String) {
-    let file =
-        std::env::temp_dir().join(format!("flux-bench-command-{:?}", thread::current().id()));
+    let (process, thread) = (std::process::id(), thread::current().id());
+    let file = std::env::temp_dir().join(format!("flux-bench-command-{process}-{thread:?}"));
     let command = format!("*2\r\n$7\r\nEVALSHA\r\n${}\r\n{data}\r\n", data.len());
     std::fs::write(&file, command).expect("the recorded command");
     let address = redis(fate).to_string();
