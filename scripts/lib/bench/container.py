@@ -107,7 +107,8 @@ def attempt(bench, image_name):
         p99 = report["latency"]["p99_us"] / 1000
         failed = report["missing"] + report["refused"] + report["out_of_order"]
         say(f"  {rate:,} publications/s: {report['deliveries_per_s']:,.0f} deliveries/s, p99 {p99:.1f} ms, {failed} failed")
-        if failed or p99 >= P99_MS_MAX:
+        # A quick run judges no time.
+        if failed or (p99 >= P99_MS_MAX and not bench.quick):
             break
         best = {"per_s": report["deliveries_per_s"], "p99": p99}
     return best
