@@ -3,6 +3,8 @@
 //! connection reaches the next one in its slot.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
+mod support;
+
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,6 +16,7 @@ use flux_runtime::mailbox::wake_pair;
 use flux_runtime::ring::{
     Completion, Features, Key, NetRing, Payload, RecvHandle, RingConfig, Shutdown, Socket,
 };
+use support::set_limit;
 
 const CHILD: &str = "FLUX_TEST_FEW_OPEN_FILES";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -75,17 +78,6 @@ fn alone(test: &str) {
 
 fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
-}
-
-#[allow(unsafe_code, reason = "setrlimit(2) has no safe wrapper in std")]
-fn set_limit(descriptors: u64) {
-    let limit = libc::rlimit {
-        rlim_cur: descriptors,
-        rlim_max: 4096,
-    };
-    // SAFETY: the kernel reads one `rlimit`.
-    let result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
-    assert_eq!(result, 0);
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! The limit is the process's, so the test runs itself again in a child process.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+mod support;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
@@ -11,19 +13,9 @@ use std::time::{Duration, Instant};
 
 use flux_runtime::mailbox::wake_pair;
 use flux_runtime::ring::{Completion, Features, Key, NetRing, Payload, RingConfig};
+use support::set_limit;
 
 const CHILD: &str = "FLUX_TEST_FEW_DESCRIPTORS";
-
-#[allow(unsafe_code, reason = "setrlimit(2) has no safe wrapper in std")]
-fn set_limit(descriptors: u64) {
-    let limit = libc::rlimit {
-        rlim_cur: descriptors,
-        rlim_max: 4096,
-    };
-    // SAFETY: the kernel reads one `rlimit`.
-    let result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
-    assert_eq!(result, 0);
-}
 
 #[test]
 fn accepting_rests_while_descriptors_are_short_and_goes_on_after() {

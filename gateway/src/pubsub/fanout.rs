@@ -16,6 +16,7 @@
 //! complete, and nothing else is sent on that connection before. So retention is for what nobody
 //! has handed out yet.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use flux_runtime::log::LogSlice;
@@ -178,26 +179,16 @@ impl Subscriptions {
 
     /// A connection for which the caller has bytes, without a send in flight.
     pub fn next_prompt(&mut self) -> Option<Slot> {
-        while let Some(slot) = self.prompt.pop_front() {
-            let connection = &mut self.connections[slot as usize];
+        next_idle(&mut self.prompt, &mut self.connections, |connection| {
             connection.is_prompt = false;
-            if connection.progress_ms == 0 {
-                return Some(slot);
-            }
-        }
-        None
+        })
     }
 
     /// The next connection of the round, without a send in flight.
     pub fn next_ready(&mut self) -> Option<Slot> {
-        while let Some(slot) = self.ready.pop_front() {
-            let connection = &mut self.connections[slot as usize];
+        next_idle(&mut self.ready, &mut self.connections, |connection| {
             connection.is_ready = false;
-            if connection.progress_ms == 0 {
-                return Some(slot);
-            }
-        }
-        None
+        })
     }
 
     /// Begins a send of `control` alone: what is pending stays so until it may be sent.
@@ -438,6 +429,23 @@ impl Subscriptions {
             .iter()
             .find(|entry| entry.channel == key.index && entry.cursor != UNCONFIRMED)?;
         Some((entry.cursor, self.heads[key.index as usize]))
+    }
+}
+
+/// Takes connections out of `queue`, of which `taken` makes a note, up to the first without a send
+/// in flight.
+fn next_idle(
+    queue: &mut VecDeque<Slot>,
+    connections: &mut [Connection],
+    taken: impl Fn(&mut Connection),
+) -> Option<Slot> {
+    loop {
+        let slot = queue.pop_front()?;
+        let connection = &mut connections[slot as usize];
+        taken(connection);
+        if connection.progress_ms == 0 {
+            return Some(slot);
+        }
     }
 }
 
