@@ -167,7 +167,7 @@ pub const LAG_BYTES_MAX: u64 = 1024 * 1024;
 pub const SEND_STUCK_MAX: Duration = Duration::from_secs(10);
 /// Longest time that a publication waits on a busy shard, so that several leave in one send
 /// (`fanout.latency_budget`).
-pub const FANOUT_LATENCY_BUDGET: Duration = Duration::from_millis(20);
+pub const FANOUT_LATENCY_BUDGET: Duration = Duration::from_millis(25);
 /// Share of its time above which a shard counts as busy and sends less often.
 pub const BUSY_TARGET: f32 = 0.47;
 /// Publications' sends of one turn; beyond it they wait for the next turn, which follows at once: a

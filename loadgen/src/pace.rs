@@ -6,6 +6,11 @@
 
 use std::time::{Duration, Instant};
 
+/// A load generator looks this often at what is due and what has come, and not more often: to wake it for each
+/// message would cost both ends more than the message. So what is due leaves up to this much late, which
+/// counts into its latency, as the time does for which something that came lay there.
+pub(crate) const TICK: Duration = Duration::from_micros(250);
+
 /// The schedule of a run: events at an even rate from a start.
 #[derive(Debug, Clone)]
 pub(crate) struct Pace {
@@ -42,6 +47,11 @@ impl Pace {
     /// When the next event is due.
     pub(crate) fn next_at(&self) -> Instant {
         self.at(self.taken)
+    }
+
+    /// When to look again: when the next event is due, but not before the next tick.
+    pub(crate) fn next_look(&self, now: Instant) -> Instant {
+        self.next_at().max(now + TICK)
     }
 
     /// Events taken so far.

@@ -365,7 +365,6 @@ fn streams_arrive_whole_with_each_set_of_features() {
     let mut partial_sends = 0;
     for allowed in features() {
         let config = RingConfig {
-            settle_us: 50,
             allowed,
             ..RingConfig::default()
         };

@@ -147,6 +147,11 @@ impl Subscriptions {
         }
     }
 
+    /// Whether anybody rests after a send of publications.
+    pub fn is_anybody_resting(&self) -> bool {
+        !self.resting.is_empty()
+    }
+
     /// Whether everybody whom the last round found has had their send.
     pub fn is_round_over(&self) -> bool {
         self.ready.is_empty()

@@ -258,6 +258,7 @@ impl Shard {
             self.send(ring, slot, now);
         }
         let subscriptions = &self.core.subscriptions;
+        ring.gather(self.pacer.gather(subscriptions.is_anybody_resting()));
         if !subscriptions.is_round_over() {
             return Some(now);
         }

@@ -221,6 +221,8 @@ impl Net for EpollNet {
         }
     }
 
+    fn gather(&mut self, _at_least: Duration) {}
+
     fn turn(
         &mut self,
         until: Option<Instant>,

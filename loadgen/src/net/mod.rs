@@ -65,6 +65,10 @@ pub(crate) trait Net: Sized {
     /// Closes a connection; no event of it follows.
     fn close(&mut self, key: Key);
 
+    /// From now on a turn waits at least this long before it hands out only a few events, where the loop can do
+    /// that (the ring, from Linux 6.12 on).
+    fn gather(&mut self, at_least: Duration);
+
     /// Waits until something happens or `until` comes (at most `WAIT_MAX`), and hands every
     /// event to `on_event`.
     ///

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use flux_runtime::mailbox::wake_pair;
 use flux_runtime::ring::{
@@ -216,6 +216,10 @@ impl Net for RingNet {
             let connection = self.connections.remove(key.slot as usize);
             self.ring.close(connection.socket, connection.receiver);
         }
+    }
+
+    fn gather(&mut self, at_least: Duration) {
+        self.ring.gather(at_least);
     }
 
     fn turn(

@@ -16,7 +16,7 @@ use crate::clients::link::LinkEvent;
 use crate::clients::pubsub::{Protocol, Role};
 use crate::clients::websocket::{self, Frame, PING, PONG, TEXT};
 use crate::net::{Event, Key, Net};
-use crate::pace::Pace;
+use crate::pace::{self, Pace};
 use crate::process::{self, CpuUse, Memory};
 use crate::record::{Latencies, Summary};
 use crate::report::Output;
@@ -164,6 +164,7 @@ pub(crate) fn run(
     let subscribe_cpu_s = (process::cpu_time(options.server_pid)? - cpu_before).as_secs_f64();
     let after = process::memory(options.server_pid)?;
 
+    net.gather(pace::TICK);
     let started = Instant::now();
     run.pace = Pace::new(started, options.rate as f64);
     let second = Duration::from_secs(1);
@@ -207,7 +208,7 @@ pub(crate) fn run(
         output.progress(now, || format!("{published} published"));
         run.turn(
             &mut net,
-            window.next_at().min(run.pace.next_at()),
+            window.next_at().min(run.pace.next_look(now)),
             subscribers,
         )?;
     }

@@ -16,7 +16,7 @@ use super::window::Window;
 use crate::clients::link::{Link, LinkEvent};
 use crate::clients::websocket::{self, BINARY, CLOSE, PING, PONG, TEXT};
 use crate::net::{Event, Key, Net};
-use crate::pace::Pace;
+use crate::pace::{self, Pace};
 use crate::process::CpuUse;
 use crate::record::{Latencies, Summary};
 use crate::report::Output;
@@ -116,6 +116,9 @@ pub(crate) fn run(
     );
     let mut pace = options.rate.map(|rate| Pace::new(started, rate));
     let mut next = 0;
+    if pace.is_some() {
+        net.gather(pace::TICK);
+    }
     if run.closed_loop {
         for index in 0..run.echoers.len() {
             run.send(&mut net, index, Instant::now());
@@ -144,7 +147,9 @@ pub(crate) fn run(
             )
         });
         let wake = window.next_at();
-        let wake = pace.as_ref().map_or(wake, |pace| pace.next_at().min(wake));
+        let wake = pace
+            .as_ref()
+            .map_or(wake, |pace| pace.next_look(now).min(wake));
         net.turn(Some(wake), &mut |net, key, event| {
             run.on_event(net, key, event);
         })?;

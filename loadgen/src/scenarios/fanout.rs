@@ -17,7 +17,7 @@ use super::window::Window;
 use crate::clients::pubsub::{Heard, Protocol, Role};
 use crate::clients::subscriber::{self, Deliveries, Stamp};
 use crate::net::{Event, Key, Net};
-use crate::pace::Pace;
+use crate::pace::{self, Pace};
 use crate::process::CpuUse;
 use crate::record::{Latencies, Summary};
 use crate::report::Output;
@@ -134,6 +134,7 @@ pub(crate) fn run(
         output,
         stop,
     )?;
+    net.gather(pace::TICK);
     let mut run = Run::new(options, run_id, members);
     let first = run.part(&mut net, options.warmup, output, stop)?;
     let mut slow = None;
@@ -321,7 +322,7 @@ impl<'o> Run<'o> {
             self.expected += listeners(options, channel);
         }
         output.progress(now, || format!("{} deliveries", self.received));
-        let until = self.pace.next_at().min(until);
+        let until = self.pace.next_look(now).min(until);
         net.turn(Some(until), &mut |net, key, event| {
             self.on_event(net, key, event);
         })?;

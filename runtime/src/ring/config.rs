@@ -29,11 +29,6 @@ pub struct RingConfig {
     pub direct_slots: u32,
     /// How long an accept rests after the machine ran out of descriptors or memory.
     pub accept_pause: Duration,
-    /// How long a wait may be stretched in order to see the completions of the turn's sends
-    /// together with the next event, in us (0: never; needs Linux 6.12). It saves an enter when
-    /// the next event follows within that time and costs a timer otherwise: echo over loopback
-    /// gained nothing from 50, 1,000 or 5,000 us, so it is off.
-    pub settle_us: u32,
     /// Features that may be used if the kernel has them. Tests take some away.
     pub allowed: Features,
 }
@@ -48,7 +43,6 @@ impl Default for RingConfig {
             buffer_count_max: 8192,
             direct_slots: 65_536,
             accept_pause: Duration::from_millis(100),
-            settle_us: 0,
             allowed: Features::all(),
         }
     }

@@ -61,7 +61,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use io_uring::types::{CancelBuilder, Fd};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -182,6 +182,8 @@ pub struct NetRing {
     unsubmitted_sends: Vec<RawFd>,
     /// Sends queued since the last wait.
     fresh_sends: u32,
+    /// See [`gather`](Self::gather).
+    gather: Duration,
     reaped: VecDeque<cqueue::Entry>,
     starved: VecDeque<SlotId>,
     resting: Vec<(Instant, Resting)>,
@@ -249,6 +251,7 @@ impl NetRing {
             headers: Headers::default(),
             unsubmitted_sends: Vec::new(),
             fresh_sends: 0,
+            gather: Duration::ZERO,
             reaped: VecDeque::new(),
             starved: VecDeque::new(),
             resting: Vec::new(),
@@ -417,6 +420,13 @@ impl NetRing {
     /// Counters since the ring was made.
     pub fn stats(&self) -> &RingStats {
         &self.stats
+    }
+
+    /// From now on a wait lasts for this long before it ends with only a few completions (where the kernel can
+    /// do that: Linux 6.12). Zero, which is how a ring begins: it ends with the first. Who sends to this
+    /// thread does not pay for waking it each time then.
+    pub fn gather(&mut self, at_least: Duration) {
+        self.gather = at_least;
     }
 
     /// Share of the last tenths of a second in which this thread worked instead of waiting, 0 to 1.

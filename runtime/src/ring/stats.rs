@@ -41,9 +41,9 @@ pub struct RingStats {
     pub wakes: u64,
 }
 
-/// Share of the last tenths of a second in which the thread worked: was not waiting, or took CPU time,
-/// whichever is more. Much of what the kernel does for sockets it does within a wait, which would pass
-/// for idleness; and a thread that others keep from its CPU has work, which CPU time does not show.
+/// Share of the last tenths of a second in which the thread worked: its CPU time in what is left of the time
+/// without that in which others kept it from its CPU (the time that it neither worked nor waited). Much of
+/// what the kernel does for sockets it does within a wait, so that is no idleness by itself.
 ///
 /// Windows of at least 50 ms; each new window counts half.
 #[derive(Debug)]
@@ -78,9 +78,9 @@ impl Load {
         let window = after_wait.saturating_duration_since(self.window_start);
         if window >= WINDOW {
             let cpu_time = cpu_time();
-            let taken = cpu_time.saturating_sub(self.cpu_time).as_secs_f32();
-            let idle = self.waited.as_secs_f32() / window.as_secs_f32();
-            let busy = (1.0 - idle).max(taken / window.as_secs_f32());
+            let worked = cpu_time.saturating_sub(self.cpu_time);
+            let own = (worked + self.waited).clamp(Duration::from_micros(1), window);
+            let busy = (worked.as_secs_f32() / own.as_secs_f32()).min(1.0);
             self.share = f32::midpoint(self.share, busy.clamp(0.0, 1.0));
             self.cpu_time = cpu_time;
             self.window_start = after_wait;
@@ -97,23 +97,30 @@ impl Load {
 mod tests {
     use super::*;
 
-    #[test]
-    fn share_follows_the_time_not_waited_and_the_cpu_time_whichever_is_more() {
+    /// The share after turns of 10 ms of which `worked` ms are work and `waited` a wait.
+    fn share(worked: u64, waited: u64) -> f32 {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut load = Load::new(start, Duration::ZERO);
-        for turn in 0..100 {
-            load.record(at(turn * 10 + 5), at(turn * 10 + 10), || Duration::ZERO);
+        for turn in 1..=200 {
+            load.record(at(turn * 10 - waited), at(turn * 10), || {
+                Duration::from_millis(turn * worked)
+            });
         }
-        assert!((load.share() - 0.5).abs() < 0.01, "{}", load.share());
-        for turn in 100..200 {
-            load.record(at(turn * 10), at(turn * 10 + 10), || Duration::ZERO);
-        }
-        assert!(load.share() < 0.01, "{}", load.share());
-        for turn in 200..300 {
-            let taken = Duration::from_millis((turn - 199) * 3);
-            load.record(at(turn * 10), at(turn * 10 + 10), || taken);
-        }
-        assert!((load.share() - 0.3).abs() < 0.01, "{}", load.share());
+        load.share()
+    }
+
+    #[test]
+    fn share_is_the_cpu_time_also_that_within_a_wait() {
+        assert!((share(5, 5) - 0.5).abs() < 0.01);
+        assert!((share(3, 10) - 0.3).abs() < 0.01);
+        assert!(share(0, 10) < 0.01);
+        assert!((share(10, 0) - 1.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn time_in_which_others_had_the_cpu_is_neither_work_nor_idleness() {
+        assert!((share(4, 4) - 0.5).abs() < 0.01);
+        assert!((share(2, 0) - 1.0).abs() < 0.01);
     }
 }

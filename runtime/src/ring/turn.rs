@@ -15,10 +15,6 @@ const WAIT_MAX: Duration = Duration::from_secs(3600);
 /// Buffers are not doubled beyond this only because many connections spoke at once: a receiver
 /// that starves for a moment costs one more submission, a buffer a page for good.
 const BURST_BUFFERS_MAX: u16 = 512;
-/// Enters at most that work off what is left of the kernel's deferred work: one does no more than 20 pieces
-/// of it that nobody waits for (`IO_LOCAL_TW_DEFAULT_MAX`, Linux 6.13). A shard that fell behind by
-/// thousands would otherwise learn of them over hundreds of turns, and its timers would fire before.
-const WORK_OFF_ENTERS_MAX: u32 = 256;
 /// Sends up to which one enter both submits them and waits. The kernel does its TCP work for each while it
 /// takes it: for more of them that is work worth its own enter, which then counts as work. Within a wait it
 /// would pass for idleness.
@@ -50,6 +46,7 @@ impl NetRing {
             && self.fresh_sends < SENDS_WITH_WAIT_MAX
             && self.reaped.is_empty()
             && self.backlog.is_empty()
+            && !self.is_behind()
             && self.wake.park();
         let result = if park {
             let wait = self.parked_wait(limit);
@@ -60,7 +57,6 @@ impl NetRing {
         self.fresh_sends = 0;
         self.wake.unpark();
         self.reap();
-        self.work_off_deferred();
         if let Err(error) = result
             && is_shortage(&error)
             && self.reaped.is_empty()
@@ -74,37 +70,33 @@ impl NetRing {
         after
     }
 
-    /// Sends nearly always complete while they are submitted. Waiting for one completion would
-    /// then end at once, only to be repeated; so wait for these and one more, but not longer than
-    /// `settle_us` if one of them does not complete.
+    /// What a wait ends with: the first completion, or what has gathered. (To wait for the completions of the
+    /// sends that it submits and one more, so that it does not end with those at once, was measured to gain
+    /// nothing.)
     fn parked_wait(&self, limit: Duration) -> Wait {
-        let settle = self.config.settle_us;
-        if self.fresh_sends == 0 || settle == 0 || !self.features.min_wait {
-            return Wait {
+        let gather = self.gather.min(limit);
+        match gather.is_zero() || !self.features.min_wait {
+            true => Wait {
                 want: 1,
                 min_wait_us: 0,
                 limit,
-            };
-        }
-        Wait {
-            want: self.fresh_sends + 1,
-            min_wait_us: settle,
-            limit,
+            },
+            false => Wait {
+                want: self.config.completion_entries / 2,
+                min_wait_us: gather.as_micros() as u32,
+                limit,
+            },
         }
     }
 
-    /// Has the kernel finish what it had put off, as far as the completion queue has room for it.
-    fn work_off_deferred(&mut self) {
-        for _ in 0..WORK_OFF_ENTERS_MAX {
-            if !self.kernel.submission().taskrun() {
-                return;
-            }
-            let done = self.enter(Some(Wait::NONE));
-            self.reap();
-            if done.is_err() {
-                return;
-            }
-        }
+    /// Whether the kernel has put off work of which this thread does not know yet: something happened, and
+    /// the next wait, which will not wait, tells what. One enter does no more than 20 or 40 pieces of it
+    /// (`IO_LOCAL_TW_DEFAULT_MAX`, Linux 6.13).
+    ///
+    /// To answer these before the next are taken is what makes large crowds cheap: with thousands of
+    /// receives at once their sends find the sockets gone from the cache.
+    pub fn is_behind(&mut self) -> bool {
+        self.kernel.submission().taskrun()
     }
 
     /// Takes the completion queue's entries, so that the kernel has room again before the caller

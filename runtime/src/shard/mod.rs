@@ -32,7 +32,8 @@ pub trait Service {
     fn on_completion(&mut self, ring: &mut NetRing, completion: Completion, now: Instant);
 
     /// Once per turn, after its completions: take mail, advance timers, queue sends; they are
-    /// submitted together when this returns. `now` is when the completions were taken.
+    /// submitted together when this returns. `now` is when the completions were taken; while the ring is
+    /// [behind](NetRing::is_behind) it stands still, so that no timer overtakes what had happened before it.
     fn on_turn(&mut self, ring: &mut NetRing, now: Instant) -> Turn;
 }
 

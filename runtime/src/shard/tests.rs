@@ -288,3 +288,79 @@ fn glommio_tasks_get_their_turn_beside_the_ring() {
     running.mail.try_send(Mail::Stop).expect("room");
     running.shard.join().expect("an orderly end");
 }
+
+/// Everybody speaks at once in its second turn. Notes the time of each turn from there on, and how many
+/// were heard by then.
+struct Flood {
+    _ours: Vec<UnixStream>,
+    theirs: Vec<UnixStream>,
+    turns: usize,
+    heard: usize,
+    notes: std::sync::mpsc::Sender<(Instant, usize)>,
+}
+
+impl Service for Flood {
+    fn on_completion(&mut self, _ring: &mut NetRing, completion: Completion, _now: Instant) {
+        assert!(matches!(completion, Completion::Received { .. }));
+        self.heard += 1;
+    }
+
+    fn on_turn(&mut self, _ring: &mut NetRing, now: Instant) -> Turn {
+        self.turns += 1;
+        if self.turns == 2 {
+            for mut each in &self.theirs {
+                each.write_all(b".").expect("it is written");
+            }
+        }
+        if self.turns >= 2 {
+            let _ = self.notes.send((now, self.heard));
+        }
+        match self.heard == self.theirs.len() {
+            true => Turn::Stop,
+            // The receives stand after the first turn.
+            false => Turn::WaitUntil(Some(now)),
+        }
+    }
+}
+
+#[test]
+fn no_timer_overtakes_what_had_happened_before_it_while_a_shard_is_behind() {
+    const CONNECTIONS: usize = 400;
+    let (_waker, source) = wake_pair().expect("an eventfd");
+    let (notes, noted) = std::sync::mpsc::channel();
+    let spec = ShardSpec {
+        index: 0,
+        cpu: None,
+        name: "flood".to_owned(),
+        ring: RingConfig {
+            buffer_count: 512,
+            ..RingConfig::default()
+        },
+    };
+    let shard = spawn(spec, source, move |ring| {
+        let mut pairs = Vec::new();
+        for key in 0..CONNECTIONS {
+            let pair = UnixStream::pair()?;
+            ring.recv(&pair.0, Key(key as u64));
+            pairs.push(pair);
+        }
+        let (ours, theirs) = pairs.into_iter().unzip();
+        Ok(Flood {
+            _ours: ours,
+            theirs,
+            turns: 0,
+            heard: 0,
+            notes,
+        })
+    })
+    .expect("the shard starts");
+    shard.join().expect("an orderly end");
+    let noted: Vec<_> = noted.iter().collect();
+    let flooded = noted[0].0;
+    let (last, behind) = noted[1..].split_last().expect("turns after the flood");
+    assert_eq!(last.1, CONNECTIONS);
+    assert!(last.0 > flooded, "time goes on once all were heard");
+    for (time, heard) in behind {
+        assert_eq!(*time, flooded, "with {heard} heard");
+    }
+}

@@ -24,6 +24,9 @@ const GLOMMIO_PARK_MAX: Duration = Duration::from_millis(5);
 /// they set should not count from before they were looked at.
 const BATCH: usize = 256;
 
+/// Turns at most for which the time of a shard stands still because it is behind.
+const BEHIND_TURNS_MAX: u32 = 256;
+
 /// What the shard publishes about itself.
 #[derive(Debug, Default)]
 struct Vital {
@@ -222,6 +225,7 @@ enum Segment {
 /// Turns until glommio is due or the service stops.
 fn turns<S: Service>(service: &mut S, ring: &mut NetRing, vital: &Vital) -> Segment {
     let mut now = Instant::now();
+    let mut turns_behind = 0;
     let yield_at = now + GLOMMIO_PERIOD;
     loop {
         let until = match service.on_turn(ring, now) {
@@ -237,18 +241,24 @@ fn turns<S: Service>(service: &mut S, ring: &mut NetRing, vital: &Vital) -> Segm
             PARK_MAX
         };
         let latest = now + park_max;
-        now = ring.wait(Some(until.map_or(latest, |until| until.min(latest))));
+        let taken = ring.wait(Some(until.map_or(latest, |until| until.min(latest))));
         // Only this thread writes: a plain addition is enough.
         let turns = vital.turns.load(Ordering::Relaxed) + 1;
         vital.turns.store(turns, Ordering::Relaxed);
         let busy = (ring.busy_share() * 1000.0) as u32;
         vital.busy_per_mille.store(busy, Ordering::Relaxed);
-        take_completions(service, ring, now);
+        take_completions(service, ring, taken);
+        // No timer is to overtake what had happened before it, so time stands still while the shard is behind.
+        if ring.is_behind() && turns_behind < BEHIND_TURNS_MAX {
+            turns_behind += 1;
+        } else {
+            turns_behind = 0;
+            now = taken;
+        }
     }
 }
 
-/// All completions of a turn. The turn itself keeps the time at which they were taken from the kernel, so
-/// that no timer overtakes a completion that was there before it.
+/// All completions of a turn.
 fn take_completions<S: Service>(service: &mut S, ring: &mut NetRing, mut now: Instant) {
     let mut left = BATCH;
     while let Some(completion) = ring.next_completion() {

@@ -117,7 +117,7 @@ def bulk(bench):
 
     def measure(port, process, flows, direction):
         report = bench.load("bulk", f"tcp://127.0.0.1:{port}", "--flows", flows, "--direction", direction,
-                            "--duration", 1 if bench.quick else 3, "--server-pid", process.pid, shared=True)
+                            "--duration", bench.seconds, "--server-pid", process.pid, shared=True)
         return required(report, "bytes_per_cpu_s") / 1e6
 
     loads = [(2, "both")] if bench.quick else [(1, "up"), (1, "down"), (4, "both")]

@@ -5,6 +5,7 @@ import platform
 import re
 import shutil
 import subprocess
+import time
 
 from . import balancer, connections, container, echo, fanout, limits, publish, shards, size, web
 from .peers import BUN, NATS
@@ -23,6 +24,7 @@ def compare(bench):
     rows = []
     for name, case in PARTS.items():
         say(f"{name}:")
+        began = time.monotonic()
         try:
             with bench.running():
                 rows += [{**row, "name": f"{name} {row['name']}"} for row in case(bench)]
@@ -31,6 +33,7 @@ def compare(bench):
             bench.skipped.append(f"{name}: {why}")
         except Failed as why:
             bench.failures.append(f"{name}: {why}")
+        say(f"  took {time.monotonic() - began:.0f} s")
     if not rows:
         raise Failed("no case could run: " + "; ".join(bench.failures))
     return rows
