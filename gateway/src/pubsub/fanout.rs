@@ -17,11 +17,13 @@
 //! has handed out yet.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use flux_runtime::log::LogSlice;
 
 use super::channel::{First, UNCONFIRMED};
+use super::spans::FEW;
 use super::subscriptions::{Connection, Entry, Resting, Subscriptions};
 use super::{ChannelKey, Slot};
 
@@ -75,6 +77,7 @@ impl Subscriptions {
             heads,
             connections,
             ready,
+            spans,
             ..
         } = self;
         for index in advanced.drain(..) {
@@ -86,6 +89,9 @@ impl Subscriptions {
             found.rounded = head;
             for subscriber in &found.subscribers {
                 let connection = &mut connections[subscriber.slot as usize];
+                if connection.entries.len() > FEW {
+                    spans.note(subscriber.slot, subscriber.entry as usize);
+                }
                 if connection.progress_ms != 0 || connection.is_ready || connection.is_evicted {
                     continue;
                 }
@@ -122,12 +128,16 @@ impl Subscriptions {
         }
     }
 
-    /// Bytes that the connection is behind by, in all its channels together.
+    /// Bytes that the connection is behind by, in all its channels together; what has arrived since the last
+    /// round may not be among them.
     fn pending_bytes(&self, slot: Slot) -> u64 {
-        let entries = self.connection(slot).map(|connection| &connection.entries);
+        let Some(connection) = self.connection(slot) else {
+            return 0;
+        };
+        let span = self.spans.of(slot, connection.entries.len());
         let behind =
             |entry: &Entry| self.heads[entry.channel as usize].saturating_sub(entry.cursor);
-        entries.into_iter().flatten().map(behind).sum()
+        connection.entries[span].iter().map(behind).sum()
     }
 
     fn make_ready(&mut self, slot: Slot) {
@@ -234,7 +244,8 @@ impl Subscriptions {
         debug_assert_eq!(connection.progress_ms, 0, "one send at a time");
         let mut pending_bytes = 0;
         let mut ranges = 0;
-        for entry in &connection.entries {
+        let span = self.spans.of(slot, connection.entries.len());
+        for entry in &connection.entries[span.clone()] {
             let behind = self.heads[entry.channel as usize].saturating_sub(entry.cursor);
             pending_bytes += behind;
             ranges += usize::from(behind > 0);
@@ -250,7 +261,7 @@ impl Subscriptions {
             if !rest.is_zero() && !std::mem::replace(&mut connection.is_resting, true) {
                 self.resting.push_back(Resting { slot, since: now });
             }
-            self.hand_out(slot, |slice| {
+            self.hand_out(slot, span, |slice| {
                 bytes += slice.len() as u64;
                 if is_copied {
                     control.extend_from_slice(slice.as_bytes());
@@ -258,6 +269,7 @@ impl Subscriptions {
                     pieces.extend(Some(slice));
                 }
             });
+            self.spans.forget(slot);
         }
         self.check_invariants();
         Gathered::Send { bytes }
@@ -266,16 +278,19 @@ impl Subscriptions {
     /// Copies everything pending of the connection in `slot` behind `out`, whether or not a send is
     /// in flight: for the last bytes of a connection whose subscriptions are about to end.
     pub fn take_pending(&mut self, slot: Slot, out: &mut Vec<u8>) {
-        self.hand_out(slot, |slice| out.extend_from_slice(slice.as_bytes()));
+        let all = self.connection(slot).map_or(0, |own| own.entries.len());
+        self.hand_out(slot, 0..all, |slice| {
+            out.extend_from_slice(slice.as_bytes());
+        });
         self.check_invariants();
     }
 
-    /// Moves all cursors of the connection in `slot` to the heads; `take` gets what they pass.
-    fn hand_out(&mut self, slot: Slot, mut take: impl FnMut(LogSlice)) {
+    /// Moves the cursors in a part of the list of the connection in `slot` to the heads; `take` gets what they pass.
+    fn hand_out(&mut self, slot: Slot, part: Range<usize>, mut take: impl FnMut(LogSlice)) {
         let Some(connection) = self.connections.get_mut(slot as usize) else {
             return;
         };
-        for entry in &mut connection.entries {
+        for entry in &mut connection.entries[part] {
             let head = self.heads[entry.channel as usize];
             if entry.cursor >= head {
                 continue;

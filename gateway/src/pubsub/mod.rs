@@ -10,6 +10,7 @@
 //! | what a delta stands for, for newcomers | `whole` |
 //! | what a shard keeps of a channel: the stretch of log that somebody still needs | `channel` |
 //! | who on this shard listens to what, and how far each has read | `subscriptions`, `table` |
+//! | where in a client's list of subscriptions something may be pending | `spans` |
 //! | what the engine delivers, and what it has lost | `delivery` |
 //! | a round: which connections have something to send, and its bytes | `fanout` |
 //! | how long a connection rests on a busy shard, when rounds run | `pacing` |
@@ -28,6 +29,7 @@ mod publication;
 mod sequencer;
 #[cfg(test)]
 mod simulation;
+mod spans;
 mod subscriptions;
 mod table;
 mod whole;

@@ -24,6 +24,7 @@ use smallvec::SmallVec;
 
 use super::channel::{Channel, Subscriber, UNCONFIRMED, Waiter};
 use super::fanout::SlowReason;
+use super::spans::Spans;
 use super::{ChannelKey, Slot, StreamPosition, Variant};
 
 /// Bounds of what a connection may lag.
@@ -166,6 +167,8 @@ pub struct Subscriptions {
     pub(super) connections: Vec<Connection>,
     /// Channels that got something since the last round.
     pub(super) advanced: Vec<u32>,
+    /// Of connections with many subscriptions: which of them may have something pending.
+    pub(super) spans: Spans,
     /// Connections that a round has found to have something pending, in its order.
     pub(super) ready: VecDeque<Slot>,
     /// Connections for which the caller has bytes, or that are behind by much: they do not wait for
@@ -192,6 +195,7 @@ impl Subscriptions {
             free: Vec::new(),
             connections: Vec::new(),
             advanced: Vec::new(),
+            spans: Spans::default(),
             ready: VecDeque::new(),
             prompt: VecDeque::new(),
             resting: VecDeque::new(),
@@ -272,6 +276,7 @@ impl Subscriptions {
             place: found.subscribers.len() as u32 - 1,
             cursor: if is_active { head } else { UNCONFIRMED },
         });
+        self.spans.grown(slot, entries.len());
         self.stats.subscriptions += 1;
         let name = Arc::clone(&found.name);
         if recovers {

@@ -23,21 +23,23 @@ impl Subscriptions {
     }
 
     pub(super) fn entry_of(&self, slot: Slot, channel: &str) -> Option<usize> {
-        let connection = self.connection(slot)?;
-        if connection.entries.is_empty() {
+        if self.connection(slot)?.entries.is_empty() {
             return None;
         }
-        self.variants_of(channel).find_map(|(index, _)| {
-            connection
-                .entries
-                .iter()
-                .position(|entry| entry.channel == index)
-        })
+        self.variants_of(channel)
+            .find_map(|(index, _)| self.entry_in(slot, index))
     }
 
     /// Place of the connection's entry for the channel in place `index`.
     pub(super) fn entry_in(&self, slot: Slot, index: u32) -> Option<usize> {
         let entries = &self.connection(slot)?.entries;
+        let found = self.places.get(index as usize)?.channel.as_deref()?;
+        // Both lists know; the shorter one tells sooner.
+        if found.subscribers.len() < entries.len() {
+            let mut subscribers = found.subscribers.iter();
+            let own = subscribers.find(|subscriber| subscriber.slot == slot)?;
+            return Some(own.entry as usize);
+        }
         entries.iter().position(|entry| entry.channel == index)
     }
 
@@ -111,6 +113,7 @@ impl Subscriptions {
     fn detach_from_connection(&mut self, slot: Slot, at: usize) {
         let connection = &mut self.connections[slot as usize];
         connection.entries.swap_remove(at);
+        self.spans.shrunk(slot, at, connection.entries.len());
         if let Some(moved) = connection.entries.get(at)
             && let Some(other) = self.places[moved.channel as usize].channel.as_mut()
         {
@@ -224,11 +227,18 @@ impl Subscriptions {
                 !connection.is_resting || self.resting.iter().any(|one| one.slot as usize == slot),
                 "{slot} rests, and nobody will wake it"
             );
+            let span = self.spans.of(slot as Slot, connection.entries.len());
             for (at, entry) in connection.entries.iter().enumerate() {
                 let found = self.places[entry.channel as usize].channel.as_ref();
                 let found = found.expect("an entry's channel is in the table");
                 let back = found.subscribers[entry.place as usize];
                 assert_eq!((back.slot as usize, back.entry as usize), (slot, at));
+                assert!(
+                    entry.cursor >= self.heads[entry.channel as usize]
+                        || found.has_advanced
+                        || span.contains(&at),
+                    "{slot}: {at} is pending, and no send would look there"
+                );
             }
         }
         assert_eq!(prompt, self.prompt.len(), "prompt connections");

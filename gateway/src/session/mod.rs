@@ -83,7 +83,7 @@ pub struct Session {
 }
 
 // Idle connections are most of a node's memory: what only some have belongs into `Particulars`.
-const _: () = assert!(size_of::<Session>() <= 80);
+const _: () = assert!(size_of::<Session>() <= 88);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {

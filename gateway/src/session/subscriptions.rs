@@ -3,15 +3,71 @@
 //! Invariants
 //! - A channel stands here at most once.
 //! - There are never more than the limit that `begin` was given.
+//! - There is an index exactly while there are more than `FEW`, and it names every place of the list.
 
+use std::hash::BuildHasher;
 use std::time::Instant;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 
 use crate::protocol::ErrorCode;
 
-/// A client has few subscriptions and most have one, so a plain list is smallest and fastest.
+/// A list of up to this many is searched from its start.
+const FEW: usize = 16;
+
+/// A client has few subscriptions and most have one, so a plain list is smallest and fastest; a longer one has
+/// an index by name beside it.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     list: Vec<Subscription>,
+    index: Option<Box<Index>>,
+}
+
+/// Places in the list, by the channels' names.
+#[derive(Debug, Default)]
+struct Index {
+    hasher: RandomState,
+    places: HashTable<u32>,
+}
+
+impl Index {
+    fn of(list: &[Subscription]) -> Self {
+        let mut index = Self::default();
+        for place in 0..list.len() {
+            index.add(list, place);
+        }
+        index
+    }
+
+    fn find(&self, list: &[Subscription], channel: &str) -> Option<usize> {
+        let hash = self.hasher.hash_one(channel);
+        let found = self
+            .places
+            .find(hash, |place| *list[*place as usize].channel == *channel)?;
+        Some(*found as usize)
+    }
+
+    fn add(&mut self, list: &[Subscription], place: usize) {
+        let Self { hasher, places } = self;
+        let hash = |place: &u32| hasher.hash_one(&*list[*place as usize].channel);
+        let place = place as u32;
+        places.insert_unique(hash(&place), place, hash);
+    }
+
+    /// What stood in place `from` stands in place `to` from now on, or nowhere.
+    fn moved(&mut self, channel: &str, from: usize, to: Option<usize>) {
+        let hash = self.hasher.hash_one(channel);
+        if let Ok(mut entry) = self
+            .places
+            .find_entry(hash, |place| *place as usize == from)
+        {
+            match to {
+                Some(to) => *entry.get_mut() = to as u32,
+                None => drop(entry.remove()),
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -138,9 +194,16 @@ impl Subscriptions {
 
     /// Adds one that waits for the engine. Ask `admits` first.
     pub(super) fn begin(&mut self, subscription: Subscription) {
-        // One at a time: doubling would leave half of the list unused in every connection.
-        self.list.reserve_exact(1);
+        if self.list.len() < FEW {
+            // One at a time: doubling would leave half of the list unused in every connection.
+            self.list.reserve_exact(1);
+        }
         self.list.push(subscription);
+        match &mut self.index {
+            Some(index) => index.add(&self.list, self.list.len() - 1),
+            None if self.list.len() > FEW => self.index = Some(Box::new(Index::of(&self.list))),
+            None => {}
+        }
     }
 
     /// The one to the channel.
@@ -162,11 +225,24 @@ impl Subscriptions {
     /// Takes the one to the channel out.
     pub(super) fn remove(&mut self, channel: &str) -> Option<Subscription> {
         let at = self.find(channel)?;
-        Some(self.list.remove(at))
+        let Some(index) = &mut self.index else {
+            return Some(self.list.remove(at));
+        };
+        index.moved(channel, at, None);
+        let removed = self.list.swap_remove(at);
+        if let Some(last) = self.list.get(at) {
+            index.moved(&last.channel, self.list.len(), Some(at));
+        }
+        if self.list.len() <= FEW {
+            self.index = None;
+            self.list.shrink_to_fit();
+        }
+        Some(removed)
     }
 
     /// Takes all of them out.
     pub(super) fn take(&mut self) -> Vec<Subscription> {
+        self.index = None;
         std::mem::take(&mut self.list)
     }
 
@@ -179,6 +255,9 @@ impl Subscriptions {
     }
 
     fn find(&self, channel: &str) -> Option<usize> {
+        if let Some(index) = &self.index {
+            return index.find(&self.list, channel);
+        }
         self.list
             .iter()
             .position(|subscription| &*subscription.channel == channel)
@@ -186,6 +265,11 @@ impl Subscriptions {
 
     pub(super) fn check_invariants(&self, channels_max: usize) {
         debug_assert!(self.list.len() <= channels_max, "more than the limit");
+        debug_assert_eq!(
+            self.index.as_ref().map(|index| index.places.len()),
+            (self.list.len() > FEW).then_some(self.list.len()),
+            "an index, and of all"
+        );
         for (at, subscription) in self.list.iter().enumerate() {
             debug_assert!(!subscription.channel.is_empty(), "a channel without a name");
             debug_assert_eq!(
@@ -197,6 +281,52 @@ impl Subscriptions {
                 subscription.is_server_side() == (subscription.id == 0),
                 "the id tells who subscribed"
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subscription(channel: &str) -> Subscription {
+        Subscription {
+            channel: channel.into(),
+            details: None,
+            id: 1,
+            is_live: true,
+            announces: false,
+            is_present: false,
+            source: Source::Client,
+        }
+    }
+
+    #[test]
+    fn each_subscription_is_found_by_its_channel_however_many_come_and_go() {
+        let seed = fastrand::u64(..);
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut subscriptions = Subscriptions::default();
+        let mut expected = std::collections::BTreeSet::new();
+        for step in 0..2_000 {
+            // First mostly more, then mostly less.
+            let adds = random.u32(..2_000) > step;
+            let channel = format!("channel-{}", random.u32(..60));
+            if adds && subscriptions.admits(&channel, 100).is_ok() {
+                subscriptions.begin(subscription(&channel));
+                expected.insert(channel);
+            } else if !adds {
+                let removed = subscriptions.remove(&channel);
+                assert_eq!(removed.is_some(), expected.remove(&channel), "seed {seed}");
+            }
+            subscriptions.check_invariants(100);
+            let found = |channel: &String| subscriptions.get(channel).map(|one| &*one.channel);
+            assert!(
+                expected
+                    .iter()
+                    .all(|channel| found(channel) == Some(channel)),
+                "seed {seed}, step {step}"
+            );
+            assert_eq!(subscriptions.len(), expected.len(), "seed {seed}");
         }
     }
 }

@@ -12,8 +12,8 @@ from .rounds import cpu_s, finished, needs, required
 ECHOES_A_SECOND = 20_000
 PUBLICATIONS_A_SECOND = 5_000
 CONNECTS_A_SECOND = 500
-# Channels of one client: what a subscription costs grows with them.
-CHANNELS_OF_ONE = 1_000
+# Subscribed connections in each row that has as many channels, so that the number of channels is what differs.
+SUBSCRIBERS = 1_000
 ROUND_TRIPS_A_SECOND = 10_000
 # Where gateways and balancers look for records unless they are told otherwise.
 PREFIX = "gateway"
@@ -47,7 +47,7 @@ def channels(bench):
             with bench.running():
                 port, process = bench.gateway(bench.server_core, config="size.toml")
                 report = bench.load("channels", f"ws://127.0.0.1:{port}/connection/websocket", "--channels", count,
-                                    "--connections", max(8, count // CHANNELS_OF_ONE),
+                                    "--connections", SUBSCRIBERS,
                                     "--rate", PUBLICATIONS_A_SECOND, "--duration", bench.seconds, "--server-pid", process.pid)
             return {"cost": 1e6 / required(report, "publications_per_cpu_s"), "memory": report["resident_per_channel"],
                     "subscribe": report["subscribe_cpu_s"] * 1e6 / count}
