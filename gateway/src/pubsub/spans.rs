@@ -26,8 +26,10 @@ pub(super) struct Spans {
 impl Spans {
     /// The part of the list that has to be looked through; `len` is the list's length.
     pub(super) fn of(&self, slot: Slot, len: usize) -> Range<usize> {
+        if len <= FEW {
+            return 0..len;
+        }
         match self.by_slot.get(&slot) {
-            _ if len <= FEW => 0..len,
             Some(span) => span.start.min(len)..span.end.min(len),
             None => 0..0,
         }
