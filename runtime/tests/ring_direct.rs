@@ -8,6 +8,7 @@ mod support;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -185,6 +186,57 @@ fn without_a_free_slot_a_socket_keeps_its_descriptor() {
 }
 
 #[test]
+fn a_socket_that_settles_is_received_from_and_sent_to_without_a_gap() {
+    if !is_child() {
+        return alone("a_socket_that_settles_is_received_from_and_sent_to_without_a_gap");
+    }
+    for stopping in [false, true] {
+        let mut ring = ring_of(8);
+        let (mut client, server) = pair();
+        let before = open_files();
+        let socket = Socket::from(OwnedFd::from(server));
+        assert!(socket.descriptor().is_some() && !socket.is_direct());
+        let receiver = ring.recv(&socket, Key(3));
+        turn(&mut ring);
+        let receiver = if stopping {
+            // Its last completion is to come; it is begun again under the name that the socket has then.
+            ring.stop_recv(receiver);
+            None
+        } else {
+            Some(receiver)
+        };
+        ring.send(&socket, Key(3), Payload::from(&b"be"[..]));
+        let socket = ring.settle(socket, receiver);
+        assert_eq!(socket.is_direct(), ring.features().direct_descriptors);
+        ring.send(&socket, Key(3), Payload::from(&b"fore"[..]));
+        let receiver = receiver.or_else(|| Some(ring.recv(&socket, Key(3))));
+        turn(&mut ring);
+        if socket.is_direct() {
+            assert_eq!(open_files(), before - 1);
+        }
+        let mut heard = [0; 6];
+        client.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"before");
+        for said in [&b"one"[..], b"two"] {
+            client.write_all(said).unwrap();
+            until(&mut ring, |completion| match completion {
+                Completion::Received { key, buffer } => {
+                    assert_eq!((key, &*buffer), (Key(3), said));
+                    Some(())
+                }
+                Completion::Sent { .. } => None,
+                other => panic!("{other:?}"),
+            });
+        }
+        assert_eq!(ring.in_flight(), 1, "one receiver");
+        let again = ring.settle(socket, None);
+        ring.close(again, receiver);
+        turn(&mut ring);
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+}
+
+#[test]
 fn a_reset_ends_a_connection_whose_peer_takes_nothing() {
     for slots in [8, 0] {
         let mut ring = ring_of(slots);
@@ -233,7 +285,11 @@ fn nothing_of_a_closed_connection_reaches_the_next_one_in_its_slot() {
         for number in 1..600u64 {
             let (near, far) = UnixStream::pair().unwrap();
             far.set_nonblocking(true).unwrap();
-            let socket = ring.adopt(near);
+            let socket = if random.bool() {
+                ring.adopt(near)
+            } else {
+                Socket::from(OwnedFd::from(near))
+            };
             direct += u32::from(socket.is_direct());
             let receiver = ring.recv(&socket, Key(number));
             (&far).write_all(&number.to_ne_bytes()).unwrap();
@@ -250,6 +306,10 @@ fn nothing_of_a_closed_connection_reaches_the_next_one_in_its_slot() {
                 if random.bool() {
                     ring.shutdown(&socket, Shutdown::Both).unwrap();
                 }
+                let socket = match random.u8(..3) {
+                    0 => ring.settle(socket, receiver),
+                    _ => socket,
+                };
                 if random.bool() {
                     turn_checking(&mut ring, &open);
                 }

@@ -115,7 +115,7 @@ impl Balancer {
             meters.push(own.clone());
             let start = Start {
                 listener,
-                settings: Settings::new(&config, shard_count, &ring),
+                settings: Settings::new(&config, shard_count, nofile, &ring),
                 caps: caps.clone(),
                 meters: own,
                 mail,

@@ -10,6 +10,8 @@ pub const QUEUE_BYTES_LEAST: usize = 16 * 1024;
 pub const TIMEOUT_MS_MAX: u64 = 3_600_000;
 /// Descriptors kept for rings, listeners, the registry, probes and the admin pages.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
+/// Sockets of flows that have not lasted a second have at most this part of the open files.
+pub const YOUNG_SHARE: u64 = 4;
 /// Connections waiting in the kernel for each listener (the kernel caps it at `net.core.somaxconn`).
 pub const BACKLOG: i32 = 4096;
 /// Bytes held for a replay: a request head and what the client sent behind it.

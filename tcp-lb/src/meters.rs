@@ -96,10 +96,10 @@ impl Meters {
         }
     }
 
-    /// Takes over what the ring counts.
-    pub fn take_ring(&self, stats: &RingStats) {
+    /// Takes over what the ring counts; `besides` are bytes received without it.
+    pub fn take_ring(&self, stats: &RingStats, besides: u64) {
         self.enters.set(stats.enters);
-        self.bytes_received.set(stats.bytes_received);
+        self.bytes_received.set(stats.bytes_received + besides);
         self.bytes_sent.set(stats.bytes_sent);
         self.no_buffers.set(stats.no_buffers);
     }

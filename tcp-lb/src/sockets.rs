@@ -3,9 +3,9 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::limits;
 
@@ -23,7 +23,8 @@ pub fn listener(address: SocketAddr, awaits_bytes: bool) -> io::Result<Socket> {
     )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
-    options(
+    socket.set_tcp_nodelay(true)?;
+    watch(
         &socket,
         limits::CLIENT_KEEPALIVE_IDLE,
         limits::CLIENT_USER_TIMEOUT,
@@ -40,7 +41,8 @@ pub fn listener(address: SocketAddr, awaits_bytes: bool) -> io::Result<Socket> {
 }
 
 /// A socket to connect to a node at `address`, from `source` if given. `speaks_first`: bytes follow as soon as it is
-/// connected; the last packet of TCP's handshake then travels with them, which saves both sides one.
+/// connected; the last packet of TCP's handshake then travels with them, which saves both sides one. One that lasts
+/// needs [`upstream_lasts`] as well.
 ///
 /// # Errors
 /// As socket(2) and bind(2): out of descriptors, or `source` is not of this machine.
@@ -54,11 +56,7 @@ pub fn upstream(
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
-    options(
-        &socket,
-        limits::UPSTREAM_KEEPALIVE_IDLE,
-        limits::UPSTREAM_USER_TIMEOUT,
-    )?;
+    socket.set_tcp_nodelay(true)?;
     if speaks_first {
         socket.set_tcp_quickack(false)?;
     }
@@ -69,12 +67,25 @@ pub fn upstream(
     Ok(socket.into())
 }
 
-fn options(
+/// What a connection to a node needs once it has stood for a while: four calls that one that is over within a second
+/// does without.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn upstream_lasts(socket: BorrowedFd<'_>) -> io::Result<()> {
+    watch(
+        &SockRef::from(&socket),
+        limits::UPSTREAM_KEEPALIVE_IDLE,
+        limits::UPSTREAM_USER_TIMEOUT,
+    )
+}
+
+/// Has the kernel find out when the peer is gone.
+fn watch(
     socket: &Socket,
     keepalive_idle: std::time::Duration,
     user_timeout: std::time::Duration,
 ) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(keepalive_idle)
         .with_interval(limits::KEEPALIVE_INTERVAL);
@@ -95,6 +106,23 @@ fn bind_address_no_port(socket: &Socket) -> io::Result<()> {
     set_option(socket, libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
+/// What has come in already, without waiting for more.
+///
+/// # Errors
+/// As recv(2); `WouldBlock` where nothing is there.
+pub fn read_at_once(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the kernel writes at most the buffer's length into it before the call returns.
+    let count = unsafe {
+        libc::recv(
+            socket.as_raw_fd(),
+            buffer.as_mut_ptr().cast(),
+            buffer.len(),
+            libc::MSG_DONTWAIT,
+        )
+    };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
 fn set_option(socket: &Socket, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
     // SAFETY: these options take an int, which lives until the call returns.
     let result = unsafe {
@@ -110,5 +138,43 @@ fn set_option(socket: &Socket, level: i32, name: i32, value: libc::c_int) -> io:
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_node_that_is_gone_is_found_out_on_connections_that_last() {
+        let socket = upstream(([127, 0, 0, 1], 1).into(), None, true).expect("a socket");
+        let options = SockRef::from(&socket);
+        assert!(options.tcp_nodelay().expect("read"));
+        upstream_lasts(socket.as_fd()).expect("set");
+        assert!(options.keepalive().expect("read"));
+        assert_eq!(
+            options.tcp_user_timeout().expect("read"),
+            Some(limits::UPSTREAM_USER_TIMEOUT)
+        );
+    }
+
+    #[test]
+    fn what_is_there_is_read_and_nothing_is_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut far = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        let (near, _) = listener.accept().expect("accepted");
+        let mut buffer = [0; 8];
+        let nothing = read_at_once(near.as_fd(), &mut buffer).expect_err("nothing is there");
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        far.write_all(b"here").expect("written");
+        near.peek(&mut [0]).expect("it has come");
+        assert_eq!(read_at_once(near.as_fd(), &mut buffer).expect("there"), 4);
+        assert_eq!(&buffer[..4], b"here");
+        drop(far);
+        near.peek(&mut [0]).expect("it has ended");
+        assert_eq!(read_at_once(near.as_fd(), &mut buffer).expect("the end"), 0);
     }
 }

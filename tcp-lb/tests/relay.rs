@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use cluster::{Cluster, Manner, config, run, until};
 use flux_lb::config::Config;
+use flux_runtime::ring::RingConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Bytes that show their place.
@@ -208,6 +209,62 @@ fn a_flow_half_closed_for_too_long_ends() {
                 .await,
             1.0
         );
+    });
+}
+
+/// Open files are the process's: the test runs in one of its own.
+#[test]
+fn a_flow_that_lasts_takes_no_open_file_and_loses_nothing() {
+    const CHILD: &str = "FLUX_TEST_OPEN_FILES";
+    if std::env::var_os(CHILD).is_none() {
+        let test = "a_flow_that_lasts_takes_no_open_file_and_loses_nothing";
+        let output = std::process::Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", test, "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .expect("run");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let failed = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}{failed}");
+        return;
+    }
+    if flux_runtime::ring::direct_slots(&RingConfig::default()).expect("a ring") == 0 {
+        println!("this kernel has no direct descriptors");
+        return;
+    }
+    let open_files = || std::fs::read_dir("/proc/self/fd").expect("listed").count();
+    run(async {
+        let cluster = Cluster::of(1).await;
+        let flows = 50;
+        let before = open_files();
+        let mut clients = Vec::new();
+        for number in 0..flows {
+            clients.push(cluster.client(&format!("client-{number}")).await);
+        }
+        // The clients' own sockets and the node's stay open.
+        let left = || open_files().saturating_sub(before + 2 * flows);
+        let mut round_trips = 0;
+        let began = Instant::now();
+        while left() > flows / 5 {
+            assert!(began.elapsed() < cluster::PATIENCE, "{} are open", left());
+            for client in &mut clients {
+                client
+                    .round_trip(format!("message {round_trips}").as_bytes())
+                    .await;
+                round_trips += 1;
+            }
+        }
+        for client in &mut clients {
+            client.round_trip(b"still here").await;
+            client.socket.shutdown().await.expect("half closed");
+            let mut rest = Vec::new();
+            client.socket.read_to_end(&mut rest).await.expect("ended");
+            assert!(rest.is_empty());
+        }
+        until("the flows are over", || async {
+            cluster.page("/api/status").await["flows"] == 0
+        })
+        .await;
     });
 }
 

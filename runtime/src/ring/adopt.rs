@@ -82,6 +82,27 @@ impl NetRing {
         Socket(Place::Slot(slot))
     }
 
+    /// Takes over what the ring has worked with by its descriptor so far (a [`Socket`] made from one), its receiver
+    /// and sends in flight included; a socket in a slot stays there. A connect on it has to be over.
+    pub fn settle(&mut self, socket: Socket, receiver: Option<RecvHandle>) -> Socket {
+        let Place::Descriptor(descriptor) = socket.0 else {
+            return socket;
+        };
+        let before = Target::from(&descriptor);
+        let socket = self.adopt(descriptor);
+        let after = Target::from(&socket);
+        // They begin again by what they know: a descriptor that is closed now.
+        let stopping = self.stopping.iter().copied();
+        for id in stopping.chain(receiver.map(|RecvHandle(id)| id)) {
+            if let Some(receiver) = self.receivers.get_mut(id)
+                && receiver.socket == before
+            {
+                receiver.socket = after;
+            }
+        }
+        socket
+    }
+
     /// Shuts a connection down, after whatever was queued for it; without a completion. A descriptor is
     /// shut down at once, a slot in the next turn.
     ///

@@ -509,6 +509,7 @@ impl NetRing {
         let target = CancelBuilder::user_data(user_data(Kind::Receive, id));
         let entry = opcode::AsyncCancel2::new(target)
             .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
             .user_data(user_data(Kind::CancelReceive, id));
         self.push(&entry);
     }

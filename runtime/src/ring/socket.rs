@@ -1,6 +1,6 @@
 //! Sockets as a ring holds them: by a descriptor of the process, or by a slot of its own table.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use io_uring::squeue;
 use io_uring::types::Fd;
@@ -25,6 +25,14 @@ impl Socket {
     /// Whether it is a direct descriptor, which does not count against the process's open files.
     pub fn is_direct(&self) -> bool {
         matches!(self.0, Place::Slot(_))
+    }
+
+    /// Its open file, if it is one: what options are set on.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match &self.0 {
+            Place::Descriptor(descriptor) => Some(descriptor.as_fd()),
+            Place::Slot(_) => None,
+        }
     }
 }
 

@@ -1,26 +1,30 @@
 //! New connections: their bounds, and the request head that they are placed by.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use flux_registry::key_hash;
-use flux_runtime::ring::{NetRing, OpHandle, RecvBuffer};
-use socket2::{SockRef, Socket};
+use flux_runtime::ring::{NetRing, OpHandle};
+use socket2::SockRef;
 
 use super::Flows;
-use super::flow::{CLIENT, Flow, LISTENER, Name, Opening, Side, Stage};
+use super::flow::{CLIENT, Flow, LISTENER, Opening, Stage};
 use crate::caps::Refusal;
 use crate::config::Affinity;
 use crate::head::{HeadReader, Progress, Source};
+use crate::sockets;
 
 /// How long the listener rests when there is no room or its socket has failed.
 const REST: Duration = Duration::from_millis(100);
 
+/// Read of a new connection at once; most request heads are shorter.
+const FIRST_BYTES: usize = 2048;
+
 /// The listener and the rate at which it is read. What is not accepted waits in the kernel: a
 /// connection that comes too fast is late, not lost.
 pub(super) struct Accepting {
-    listener: Option<Socket>,
+    listener: Option<socket2::Socket>,
     accept: Option<OpHandle>,
     resume_at: Option<Instant>,
     /// 0: no bound.
@@ -30,7 +34,7 @@ pub(super) struct Accepting {
 }
 
 impl Accepting {
-    pub(super) fn new(listener: Socket, per_s: u32, now: Instant) -> Accepting {
+    pub(super) fn new(listener: socket2::Socket, per_s: u32, now: Instant) -> Accepting {
         let per_s = f64::from(per_s);
         Accepting {
             listener: Some(listener),
@@ -154,7 +158,19 @@ impl Flows {
                 return;
             }
         }
-        let side = Side::new(ring.adopt(socket), self.next_generation());
+        let mut first = [0; FIRST_BYTES];
+        let first = match self.settings.affinity {
+            // The listener waits for the first bytes, so a turn for them alone can be saved. An error or the end is
+            // for the receiver to tell.
+            Affinity::Sid => {
+                let count = sockets::read_at_once(socket.as_fd(), &mut first).unwrap_or(0);
+                self.read_at_once += count as u64;
+                &first[..count]
+            }
+            Affinity::Source => &[],
+        };
+        let generation = self.next_generation();
+        let side = self.new_side(ring, socket, generation);
         let opening = Box::new(Opening {
             peer,
             local,
@@ -174,8 +190,17 @@ impl Flows {
         self.sweep.begin(now);
         match self.settings.affinity {
             Affinity::Sid => {
+                if !first.is_empty() {
+                    self.on_head_bytes(ring, slot, first, now);
+                }
+                if self
+                    .slots
+                    .get(slot)
+                    .is_some_and(|flow| flow.stage == Stage::Head)
+                {
+                    self.set_timer(slot, now + self.settings.head_timeout);
+                }
                 self.receive_from(ring, slot, CLIENT);
-                self.set_timer(slot, now + self.settings.head_timeout);
             }
             Affinity::Source => self.place_by_source(ring, slot, now),
         }
@@ -185,14 +210,14 @@ impl Flows {
     pub(super) fn on_head_bytes(
         &mut self,
         ring: &mut NetRing,
-        name: Name,
-        bytes: &RecvBuffer,
+        slot: usize,
+        bytes: &[u8],
         now: Instant,
     ) {
         let Some(Flow {
             opening: Some(opening),
             ..
-        }) = self.slots.get_mut(name.slot)
+        }) = self.slots.get_mut(slot)
         else {
             return;
         };
@@ -201,7 +226,7 @@ impl Flows {
             Progress::More => {}
             Progress::Opaque(_) => {
                 self.meters.opaque_heads.add(1);
-                self.place_by_source(ring, name.slot, now);
+                self.place_by_source(ring, slot, now);
             }
             Progress::Complete(head) => {
                 opening.http = true;
@@ -210,9 +235,9 @@ impl Flows {
                     Some(sid) => {
                         opening.key = key_hash(&sid);
                         self.meters.placed_by_sid.add(1);
-                        self.try_next_node(ring, name.slot, now);
+                        self.try_next_node(ring, slot, now);
                     }
-                    None => self.place_by_source(ring, name.slot, now),
+                    None => self.place_by_source(ring, slot, now),
                 }
             }
         }

@@ -84,6 +84,8 @@ pub(super) struct Side {
     pub(super) shut: bool,
     /// Nothing more can be sent to it.
     pub(super) broken: bool,
+    /// It keeps its descriptor for now; see `young`.
+    pub(super) young: bool,
     /// Visits of the sweep since the send in flight began or last got on.
     pub(super) stalled: u16,
     /// Bytes of the send in flight.

@@ -7,6 +7,7 @@
 //! | `upstream` | finding a node: connect, replay, the next one |
 //! | `relay` | bytes both ways, backpressure, half-close, the end |
 //! | `sweep` | what takes too long, and the drain |
+//! | `young` | what a flow is spared until it has lasted |
 //! | `flow` | one flow's state |
 
 mod accept;
@@ -14,6 +15,7 @@ mod flow;
 mod relay;
 mod sweep;
 mod upstream;
+mod young;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -51,13 +53,16 @@ pub struct Settings {
     queue_bytes_max: usize,
     /// Above this many lent receive buffers, bytes are copied instead of keeping their buffer.
     copy_above: usize,
+    /// Sockets that keep their descriptors at most; see `young`.
+    young_max: usize,
     /// The listener's address where it names one; else each connection is asked for its own.
     local: Option<SocketAddr>,
 }
 
 impl Settings {
-    /// From the configuration, for one of `shards` with rings like `ring`.
-    pub fn new(config: &Config, shards: usize, ring: &RingConfig) -> Settings {
+    /// From the configuration, for one of `shards` with rings like `ring` in a process that may have `nofile` open
+    /// files.
+    pub fn new(config: &Config, shards: usize, nofile: u64, ring: &RingConfig) -> Settings {
         let seconds = |ms: u64| u16::try_from(ms.div_ceil(1000)).unwrap_or(u16::MAX);
         Settings {
             affinity: config.affinity,
@@ -74,6 +79,8 @@ impl Settings {
             stalled_s: seconds(config.stalled_timeout_ms),
             queue_bytes_max: config.queue_bytes_max,
             copy_above: usize::from(ring.buffer_count_max) / 2,
+            young_max: usize::try_from(nofile / limits::YOUNG_SHARE).unwrap_or(usize::MAX)
+                / shards.max(1),
             local: (!config.listen.ip().is_unspecified() && config.listen.port() != 0)
                 .then_some(config.listen),
         }
@@ -84,6 +91,12 @@ impl Settings {
 pub struct Flows {
     slots: Slab<Flow>,
     generation: u32,
+    /// Bytes of clients that were read without the ring.
+    read_at_once: u64,
+    /// Sides that are young.
+    young: usize,
+    /// Others that keep their descriptors: the ring's table was full.
+    overflow: usize,
     routes: Routes,
     timers: TimerWheel<u32>,
     fired: Vec<u32>,
@@ -121,6 +134,9 @@ impl Flows {
         let mut flows = Flows {
             slots: Slab::new(),
             generation: 0,
+            read_at_once: 0,
+            young: 0,
+            overflow: 0,
             routes: Routes::none(),
             timers: TimerWheel::new(now),
             fired: Vec::new(),

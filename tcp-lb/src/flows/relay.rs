@@ -24,7 +24,7 @@ impl Flows {
         };
         match (flow.stage, name.side) {
             (Stage::Open, _) => {}
-            (Stage::Head, _) => return self.on_head_bytes(ring, name, &buffer, now),
+            (Stage::Head, _) => return self.on_head_bytes(ring, name.slot, &buffer, now),
             (Stage::Connecting | Stage::Pausing, _) => {
                 return self.hold_until_connected(ring, name.slot, &buffer);
             }
@@ -203,6 +203,7 @@ impl Flows {
             return;
         };
         let side = std::mem::take(&mut flow.sides[side]);
+        self.forget_age(&side);
         if let Some(socket) = side.socket {
             if side.sending {
                 // A send that waits for the peer would keep the connection, and its buffer, for as

@@ -33,7 +33,7 @@ impl Flows {
         if self.sweep.at.is_none_or(|at| at > now) {
             return;
         }
-        self.meters.take_ring(ring.stats());
+        self.meters.take_ring(ring.stats(), self.read_at_once);
         let slots = self.slots.capacity();
         let visits = slots.div_ceil(TICKS_PER_VISIT);
         for _ in 0..visits {
@@ -52,6 +52,7 @@ impl Flows {
         if matches!(flow.stage, Stage::Head | Stage::Connecting | Stage::Pausing) {
             return;
         }
+        let grown = flow.stage == Stage::Open && flow.sides.iter().any(|side| side.young);
         let mut stalled = false;
         for side in flow.sides.iter_mut().filter(|side| side.sending) {
             side.stalled = side.stalled.saturating_add(1);
@@ -66,6 +67,8 @@ impl Flows {
         } else if flow.half_closed > self.settings.half_closed_s {
             self.meters.half_closed_expired.add(1);
             self.remove(ring, slot);
+        } else if grown {
+            self.grow_up(ring, slot);
         }
     }
 

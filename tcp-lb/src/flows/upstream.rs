@@ -12,7 +12,7 @@ use flux_runtime::proxy_protocol;
 use flux_runtime::ring::{NetRing, Payload, Piece};
 
 use super::Flows;
-use super::flow::{CLIENT, Flow, Name, Side, Stage, UPSTREAM};
+use super::flow::{CLIENT, Flow, Name, Stage, UPSTREAM};
 use crate::balance::{Node, Route};
 use crate::health::FlowFailure;
 use crate::mail::Report;
@@ -127,15 +127,21 @@ impl Flows {
             generation,
         }
         .into();
+        if self
+            .slots
+            .get(slot)
+            .is_none_or(|flow| flow.opening.is_none())
+        {
+            return;
+        }
+        let side = self.new_upstream(ring, socket, generation);
         let Some(flow) = self.slots.get_mut(slot) else {
             return;
         };
-        let Some(opening) = &mut flow.opening else {
-            return;
-        };
-        let socket = ring.adopt(socket);
-        opening.connect = Some(ring.connect(&socket, key, route.addr));
-        flow.sides[UPSTREAM] = Side::new(socket, generation);
+        if let (Some(opening), Some(socket)) = (&mut flow.opening, &side.socket) {
+            opening.connect = Some(ring.connect(socket, key, route.addr));
+        }
+        flow.sides[UPSTREAM] = side;
         flow.stage = Stage::Connecting;
         if flow.node.is_none() {
             route.node.flow_begins();
