@@ -96,7 +96,7 @@ def connect(bench):
     rate = 500 if bench.quick else CONNECT_RATE
 
     def measure(port, process):
-        report = bench.load("probe-connect", f"ws://127.0.0.1:{port}{ECHO}", "--count", rate * bench.seconds, "--rate", rate,
+        report = bench.load("probe-connect", f"ws://127.0.0.1:{port}{ECHO}", "--count", bench.count(rate), "--rate", rate,
                             "--server-pid", process.pid, shared=True)
         return {"per_cpu": required(report, "handshakes_per_cpu_s"), "p99": report["handshake"]["p99_us"] / 1000}
 
@@ -142,7 +142,7 @@ def idle(bench):
         return required(report, "resident_per_connection")
 
     return [bench.row(f"n={flows}", "bytes/flow", {who: (lambda start=start: measure(start)) for who, start in yard.starts().items()},
-                      less_is_better=True)]
+                      less_is_better=True, rounds=bench.few_rounds)]
 
 
 def latency(bench):

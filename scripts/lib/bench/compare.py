@@ -47,7 +47,7 @@ def markdown(rows):
     for row in rows:
         print(f"| {row['name']} | {row['unit']} | " + " | ".join(cell(row, each) for each in who) + f" | {verdict(row)} |")
     rounds = rows[0]["rounds"]
-    print("\n" + (f"Medians of {rounds} interleaved rounds." if rounds > 1 else "One round: these figures judge nothing.") + " " + machine())
+    print("\n" + (f"Medians of {rounds} interleaved rounds, of 3 for memory, size, highest rates and the container." if rounds > 1 else "One round: these figures judge nothing.") + " " + machine())
 
 
 def machine():

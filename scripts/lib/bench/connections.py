@@ -12,7 +12,7 @@ def connect(bench):
     paths = {"nchan": "sub/connect"}
 
     def measure(who, server):
-        report = bench.load("probe-connect", server.url + paths.get(who, ""), "--count", rate * bench.seconds, "--rate", rate,
+        report = bench.load("probe-connect", server.url + paths.get(who, ""), "--count", bench.count(rate), "--rate", rate,
                             "--server-pid", server.pid)
         return {"per_cpu": required(report, "handshakes_per_cpu_s"), "p99": report["handshake"]["p99_us"] / 1000}
 
@@ -31,4 +31,5 @@ def idle(bench):
         return required(report, "resident_per_connection")
 
     return [bench.row(f"n={connections}", "bytes/conn",
-                      {who: servers.fresh(bench, start, measure) for who, start in starts.items()}, less_is_better=True)]
+                      {who: servers.fresh(bench, start, measure) for who, start in starts.items()}, less_is_better=True,
+                      rounds=bench.few_rounds)]

@@ -28,7 +28,8 @@ def limits(bench):
         return steps.held * subscribers
 
     return [bench.row("highest rate", "deliveries/s",
-                      {who: (lambda who=who, start=start: measure(who, start)) for who, start in servers.here(bench).items()})]
+                      {who: (lambda who=who, start=start: measure(who, start)) for who, start in servers.here(bench).items()},
+                      rounds=bench.few_rounds)]
 
 
 def holds(bench, start, rate, subscribers):

@@ -130,7 +130,7 @@ def throughput(bench, redis_port, redis, from_url, to_url, command):
     def peer(pipelining):
         with subscribed(redis_port, command.channel):
             watch = RedisWatch(redis_port, redis.pid)
-            redis_benchmark(bench, redis_port, command, pipelining, int(COMMANDS_A_SECOND * bench.seconds))
+            redis_benchmark(bench, redis_port, command, pipelining, bench.count(COMMANDS_A_SECOND))
             return watch.finish()
 
     kinds = [("throughput", "pubs/redis-cpu-s", "per_cpu", False), ("pipelining", "commands/read", "depth", False)]

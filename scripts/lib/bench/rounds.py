@@ -103,8 +103,10 @@ class Bench:
             say("only one core: server and load generator share it, the figures compare but say little")
         self.quick = options.quick
         self.rounds = options.rounds or (1 if options.quick else 5)
+        # For figures that scatter by little: memory, and what is compared with itself.
+        self.few_rounds = min(self.rounds, 3)
         # Of a measured window, and before it. All cases together have 40 minutes.
-        self.seconds = 1 if options.quick else 2 if options.case == "compare" else 4
+        self.seconds = 1 if options.quick else 1.2 if options.case == "compare" else 4
         self.warmup = 0.3 if options.quick else 0.7
         self.ours = options.ours
         self.connections = options.connections
@@ -192,19 +194,24 @@ class Bench:
         command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         return port, self.start(command, port, core, name="redis")
 
+    def count(self, rate):
+        """How many of something come in a measured window."""
+        return round(rate * self.seconds)
+
     # -- figures ----------------------------------------------------------------------------
 
-    def row(self, name, unit, measures, less_is_better=False):
+    def row(self, name, unit, measures, less_is_better=False, rounds=None):
         """`measures`: name -> function that measures once. Interleaved rounds, medians, ratio."""
-        return self.rows([(name, unit, None, less_is_better)], measures)[0]
+        return self.rows([(name, unit, None, less_is_better)], measures, rounds)[0]
 
-    def rows(self, kinds, measures):
+    def rows(self, kinds, measures, rounds=None):
         """Several figures of the same rounds: `kinds` is (name, unit, key, less_is_better). A peer that fails, and
         any server that does not keep the rate in most rounds, has a word in its cell instead of a figure."""
         values = {kind[0]: {who: [] for who in measures} for kind in kinds}
         limited = {who: 0 for who in measures}
         misses = {who: [] for who in measures}
-        for number in range(self.rounds):
+        rounds = rounds or self.rounds
+        for number in range(rounds):
             said = []
             for who, measure in measures.items():
                 # Twice in vain and never a figure: the rest would be in vain as well.
@@ -229,13 +236,13 @@ class Bench:
                 for name, _, key, _ in kinds:
                     values[name][who].append(measured[key] if key else measured)
                     said.append(f"{name} {who} {shown(values[name][who][-1])}")
-            say(f"  round {number + 1} of {self.rounds}: " + ", ".join(said))
-        words = {who: missed[-1] for who, missed in misses.items() if 2 * len(missed) > self.rounds or not values[kinds[0][0]][who]}
+            say(f"  round {number + 1} of {rounds}: " + ", ".join(said))
+        words = {who: missed[-1] for who, missed in misses.items() if 2 * len(missed) > rounds or not values[kinds[0][0]][who]}
         rows = [finished(name, unit, less, values[name], words) for name, unit, _, less in kinds]
         # A median of rounds of which most were cut short by the load generator says nothing of the server.
-        stopped = [who for who, count in limited.items() if 2 * count > self.rounds]
+        stopped = [who for who, count in limited.items() if 2 * count > rounds]
         for row in rows:
-            row["rounds"] = self.rounds
+            row["rounds"] = rounds
             row["load_limited"] = stopped
             if stopped:
                 row["ratio"] = None

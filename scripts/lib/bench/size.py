@@ -4,6 +4,7 @@ Each figure is what one unit of work costs, so that the same figure in every row
 the last row of each part is the dearest over the cheapest.
 """
 
+import math
 import time
 
 from . import balancer, registry
@@ -35,7 +36,7 @@ def connections(bench):
                                     "--duration", bench.seconds, "--server-pid", process.pid)
             return 1e6 / required(report, "messages_per_cpu_s")
 
-        rows.append(bench.row(f"message, {count:,} connections", "CPU us", {"ours": measure}, less_is_better=True))
+        rows.append(bench.row(f"message, {count:,} connections", "CPU us", {"ours": measure}, less_is_better=True, rounds=bench.few_rounds))
     return [*rows, spread("message", rows)]
 
 
@@ -48,13 +49,13 @@ def channels(bench):
                 port, process = bench.gateway(bench.server_core, config="size.toml")
                 report = bench.load("channels", f"ws://127.0.0.1:{port}/connection/websocket", "--channels", count,
                                     "--connections", SUBSCRIBERS,
-                                    "--rate", PUBLICATIONS_A_SECOND, "--duration", bench.seconds, "--server-pid", process.pid)
+                                    "--rate", PUBLICATIONS_A_SECOND, "--duration", math.ceil(bench.seconds), "--server-pid", process.pid)
             return {"cost": 1e6 / required(report, "publications_per_cpu_s"), "memory": report["resident_per_channel"],
                     "subscribe": report["subscribe_cpu_s"] * 1e6 / count}
 
         cost, subscribe, each = bench.rows(
             [(f"publication, {count:,} channels", "CPU us", "cost", True), (f"subscription, {count:,} channels", "CPU us", "subscribe", True),
-             (f"memory, {count:,} channels", "bytes/channel", "memory", True)], {"ours": measure})
+             (f"memory, {count:,} channels", "bytes/channel", "memory", True)], {"ours": measure}, bench.few_rounds)
         costs.append(cost)
         # A few channels cost less than the pages that the first of them touch, and than a tick of the clock.
         memory += [subscribe, each] if count >= 100_000 or bench.quick else []
@@ -70,7 +71,7 @@ def nodes(bench):
     rows = {key: [] for _, _, key in kinds}
     for count in NODES:
         found = bench.rows([(f"{name}, {count:,} nodes", unit, key, True) for name, unit, key in kinds],
-                           {"ours": lambda count=count: with_nodes(bench, count)})
+                           {"ours": lambda count=count: with_nodes(bench, count)}, bench.few_rounds)
         for (_, _, key), row in zip(kinds, found, strict=True):
             rows[key].append(row)
     return [*rows["trip"], spread("round trip", rows["trip"]), *rows["connect"], spread("new connection", rows["connect"]),
@@ -94,7 +95,7 @@ def with_nodes(bench, count):
         rest, gateway_rest = ((cpu_s(each.pid) - at) * 1000 / took for each, at in zip((process, gateway), before, strict=True))
         trips = bench.load("relay", f"ws://127.0.0.1:{port}/echo", "--connections", 100, "--size", 20, "--rate", ROUND_TRIPS_A_SECOND,
                            "--duration", bench.seconds, "--server-pid", process.pid)
-        connects = bench.load("probe-connect", f"ws://127.0.0.1:{port}/echo", "--count", CONNECTS_A_SECOND * bench.seconds,
+        connects = bench.load("probe-connect", f"ws://127.0.0.1:{port}/echo", "--count", bench.count(CONNECTS_A_SECOND),
                               "--rate", CONNECTS_A_SECOND, "--server-pid", process.pid, shared=True)
     return {"trip": 1e6 / required(trips, "messages_per_cpu_s"), "connect": 1e6 / required(connects, "handshakes_per_cpu_s"),
             "rest": rest, "gateway_rest": gateway_rest}
