@@ -39,10 +39,11 @@ fn serve(mut stream: &TcpStream, fate: Fate, subscribers: &Mutex<Vec<TcpStream>>
     loop {
         let words = words(&mut commands)?;
         if words[0] == b"SUBSCRIBE" {
-            let answer = b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n";
-            stream.write_all(answer).ok()?;
+            // Whoever has the answer may count on what is published from then on.
             let mine = stream.try_clone().expect("the socket again");
             subscribers.lock().expect("not poisoned").push(mine);
+            let answer = b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n";
+            stream.write_all(answer).ok()?;
             continue;
         }
         let answer = fate(number);
