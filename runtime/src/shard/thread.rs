@@ -20,8 +20,9 @@ const GLOMMIO_PERIOD: Duration = Duration::from_millis(1);
 /// Longest park while they do.
 const GLOMMIO_PARK_MAX: Duration = Duration::from_millis(5);
 /// Completions after which what they queued goes to the kernel and the clock is read again. In a storm a
-/// turn has thousands: what the first of them began should not wait for the last, and a time-out that
-/// they set should not count from before they were looked at.
+/// turn may have thousands, where the kernel does not hand them out in portions (before Linux 6.13): what the
+/// first of them began should not wait for the last, and a time-out that they set should not count from before
+/// they were looked at.
 const BATCH: usize = 256;
 
 /// Turns at most for which the time of a shard stands still because it is behind.

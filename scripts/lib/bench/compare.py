@@ -46,8 +46,16 @@ def markdown(rows):
     print("|" + "---|" * (len(who) + 3))
     for row in rows:
         print(f"| {row['name']} | {row['unit']} | " + " | ".join(cell(row, each) for each in who) + f" | {verdict(row)} |")
-    rounds = rows[0]["rounds"]
-    print("\n" + (f"Medians of {rounds} interleaved rounds, of 3 for memory, size, highest rates and the container." if rounds > 1 else "One round: these figures judge nothing.") + " " + machine())
+    print(f"\n{medians({row['rounds'] for row in rows})} {machine()}")
+
+
+def medians(rounds):
+    """What the figures are, of rows that had so many rounds."""
+    most, fewest = max(rounds), min(rounds)
+    if most == 1:
+        return "One round: these figures judge nothing."
+    fewer = "" if fewest == most else f", of {fewest} for memory, size, highest rates and the container"
+    return f"Medians of {most} interleaved rounds{fewer}."
 
 
 def machine():

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use flux_registry::key_hash;
 use flux_runtime::ring::{NetRing, OpHandle};
-use socket2::SockRef;
+use socket2::{SockRef, Socket};
 
 use super::Flows;
 use super::flow::{CLIENT, Flow, LISTENER, Opening, Stage};
@@ -24,7 +24,7 @@ const FIRST_BYTES: usize = 2048;
 /// The listener and the rate at which it is read. What is not accepted waits in the kernel: a
 /// connection that comes too fast is late, not lost.
 pub(super) struct Accepting {
-    listener: Option<socket2::Socket>,
+    listener: Option<Socket>,
     accept: Option<OpHandle>,
     resume_at: Option<Instant>,
     /// 0: no bound.
@@ -34,7 +34,7 @@ pub(super) struct Accepting {
 }
 
 impl Accepting {
-    pub(super) fn new(listener: socket2::Socket, per_s: u32, now: Instant) -> Accepting {
+    pub(super) fn new(listener: Socket, per_s: u32, now: Instant) -> Accepting {
         let per_s = f64::from(per_s);
         Accepting {
             listener: Some(listener),
