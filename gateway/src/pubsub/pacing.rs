@@ -46,6 +46,8 @@ pub struct Pacer {
     rest: Duration,
     adjusted: Option<Instant>,
     last_round: Option<Instant>,
+    /// Since the last round it was looked once more for what has come.
+    has_looked: bool,
 }
 
 impl Pacer {
@@ -56,6 +58,7 @@ impl Pacer {
             rest: config.least,
             adjusted: None,
             last_round: None,
+            has_looked: false,
         }
     }
 
@@ -102,9 +105,18 @@ impl Pacer {
         }
     }
 
+    /// Whether the shard is to look for what else has come, once, before it sends anything and runs the round
+    /// that is due. What several publishers send at about the same time then leaves together: one send to whoever
+    /// has subscribed to several of their channels, where there were several. A look costs one system call, a send
+    /// several times that. Connections that rest gather more than a look finds.
+    pub fn looks_first(&mut self) -> bool {
+        self.rest.is_zero() && !std::mem::replace(&mut self.has_looked, true)
+    }
+
     /// A round has run.
     pub fn ran(&mut self, now: Instant) {
         self.last_round = Some(now);
+        self.has_looked = false;
     }
 }
 
@@ -189,6 +201,18 @@ mod tests {
         assert_eq!(pacer.gather(true), BUDGET / ROUNDS_A_REST);
         settled(&mut pacer, 20, |_| 0.1);
         assert_eq!(pacer.gather(true), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_quiet_shard_looks_once_for_more_before_each_round() {
+        let mut pacer = pacer();
+        for _ in 0..2 {
+            assert!(pacer.looks_first());
+            assert!(!pacer.looks_first());
+            pacer.ran(Instant::now());
+        }
+        settled(&mut pacer, 20, |_| 1.0);
+        assert!(!pacer.looks_first(), "rests gather");
     }
 
     #[test]

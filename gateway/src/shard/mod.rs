@@ -244,6 +244,9 @@ impl Shard {
             && let Some(since) = subscriptions.round_wanted(now, rest)
             && (self.pacer.due(since) <= now || subscriptions.is_urgent())
         {
+            if !subscriptions.is_urgent() && self.pacer.looks_first() {
+                return Some(now);
+            }
             subscriptions.begin_round(now, rest);
             self.core.counters.rounds.add(1);
             self.pacer.ran(now);

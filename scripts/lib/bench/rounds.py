@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 
+from . import network
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 PEERS = os.path.join(ROOT, "scripts", "peers")
 CACHE = os.path.join(ROOT, ".flux", "bench")
@@ -43,7 +45,9 @@ def say(text):
 
 
 def run(command, **options):
-    done = subprocess.run(command, text=True, capture_output=True, timeout=3600, check=False, **options)
+    """What a command says that builds, fetches or asks something, in the machine's own network."""
+    with network.outside():
+        done = subprocess.run(command, text=True, capture_output=True, timeout=3600, check=False, **options)
     if done.returncode != 0:
         tail = (done.stderr or done.stdout).strip().splitlines()[-5:]
         raise Failed(f"`{' '.join(command)}` failed ({done.returncode}): " + " | ".join(tail))
@@ -85,7 +89,7 @@ def install(*packages):
 def run_quietly(*command):
     """Whether the command has done it."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+    with network.outside(), contextlib.suppress(OSError, subprocess.TimeoutExpired):
         return subprocess.run(command, env=environment, capture_output=True, timeout=600, check=False).returncode == 0
     return False
 
