@@ -121,65 +121,92 @@ impl FrameReader {
         bytes: &[u8],
         on_frame: &mut impl FnMut(Frame<'_>) -> bool,
     ) -> Result<(), &'static str> {
-        if self.partial.is_empty() {
-            let consumed = split(bytes, on_frame)?;
-            self.partial.extend_from_slice(&bytes[consumed..]);
-        } else {
-            self.partial.extend_from_slice(bytes);
-            let held = std::mem::take(&mut self.partial);
-            let consumed = split(&held, on_frame)?;
-            if consumed < held.len() {
-                self.partial = held;
-                self.partial.drain(..consumed);
+        let mut rest = bytes;
+        if !self.partial.is_empty() {
+            if !self.complete(&mut rest)? {
+                return Ok(());
+            }
+            let mut held = std::mem::take(&mut self.partial);
+            let goes_on = first(&held)?.is_none_or(|(frame, _)| on_frame(frame));
+            held.clear();
+            self.partial = held;
+            if !goes_on {
+                return Ok(());
             }
         }
+        while let Some((frame, len)) = first(rest)? {
+            rest = &rest[len..];
+            if !on_frame(frame) {
+                return Ok(());
+            }
+        }
+        self.partial.extend_from_slice(rest);
         Ok(())
+    }
+
+    /// Takes from `rest` what the partial frame lacks, and nothing more; true when it is whole.
+    fn complete(&mut self, rest: &mut &[u8]) -> Result<bool, &'static str> {
+        loop {
+            // Without a whole head, how long the frame is comes with the next byte or one of those behind it.
+            let missing = head(&self.partial)?.map_or(1, |(start, len)| {
+                (start + len).saturating_sub(self.partial.len())
+            });
+            if missing == 0 {
+                return Ok(true);
+            }
+            if rest.is_empty() {
+                return Ok(false);
+            }
+            let (next, behind) = rest.split_at(missing.min(rest.len()));
+            self.partial.extend_from_slice(next);
+            *rest = behind;
+        }
     }
 }
 
-/// Hands out the complete frames at the start of `bytes`; returns how many bytes they took.
-fn split(
-    bytes: &[u8],
-    on_frame: &mut impl FnMut(Frame<'_>) -> bool,
-) -> Result<usize, &'static str> {
-    let mut consumed = 0;
-    loop {
-        let rest = &bytes[consumed..];
-        let (Some(&first), Some(&second)) = (rest.first(), rest.get(1)) else {
-            return Ok(consumed);
-        };
-        if first & 0x70 != 0 {
-            return Err("reserved bits set");
-        }
-        if second & 0x80 != 0 {
-            return Err("masked frame from the server");
-        }
-        let (start, length) = match second {
-            126 => match rest.get(2..4).and_then(|length| length.first_chunk()) {
-                Some(length) => (4, u64::from(u16::from_be_bytes(*length))),
-                None => return Ok(consumed),
-            },
-            127 => match rest.get(2..10).and_then(|length| length.first_chunk()) {
-                Some(length) => (10, u64::from_be_bytes(*length)),
-                None => return Ok(consumed),
-            },
-            length => (2, u64::from(length)),
-        };
-        if length > FRAME_MAX as u64 {
-            return Err("frame too long");
-        }
-        let Some(payload) = rest.get(start..start + length as usize) else {
-            return Ok(consumed);
-        };
-        consumed += start + payload.len();
-        if !on_frame(Frame {
-            fin: first & 0x80 != 0,
-            opcode: first & 0x0f,
+/// The frame at the start of `bytes` and how many bytes it takes; `None`: it is not whole.
+fn first(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, &'static str> {
+    let Some((start, len)) = head(bytes)? else {
+        return Ok(None);
+    };
+    let payload = bytes.get(start..start + len);
+    Ok(payload.map(|payload| {
+        let frame = Frame {
+            fin: bytes[0] & 0x80 != 0,
+            opcode: bytes[0] & 0x0f,
             payload,
-        }) {
-            return Ok(bytes.len());
-        }
+        };
+        (frame, start + len)
+    }))
+}
+
+/// Bytes of the head and of the payload of the frame at the start of `bytes`; `None`: the head is not whole.
+fn head(bytes: &[u8]) -> Result<Option<(usize, usize)>, &'static str> {
+    let (Some(&first), Some(&second)) = (bytes.first(), bytes.get(1)) else {
+        return Ok(None);
+    };
+    if first & 0x70 != 0 {
+        return Err("reserved bits set");
     }
+    if second & 0x80 != 0 {
+        return Err("masked frame from the server");
+    }
+    let long = |start: usize| bytes.get(2..start);
+    let (start, len) = match second {
+        126 => match long(4).and_then(|len| len.first_chunk()) {
+            Some(len) => (4, u64::from(u16::from_be_bytes(*len))),
+            None => return Ok(None),
+        },
+        127 => match long(10).and_then(|len| len.first_chunk()) {
+            Some(len) => (10, u64::from_be_bytes(*len)),
+            None => return Ok(None),
+        },
+        len => (2, u64::from(len)),
+    };
+    if len > FRAME_MAX as u64 {
+        return Err("frame too long");
+    }
+    Ok(Some((start, len as usize)))
 }
 
 #[cfg(test)]
