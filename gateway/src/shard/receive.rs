@@ -148,6 +148,9 @@ impl Shard {
         let at = At { key, wire: *wire };
         let due = session.deadline();
         let core = &mut self.core;
+        if out.capacity() == 0 {
+            *out = core.spares.take();
+        }
         core.drive(at, session, out, now, |session, replies, core| {
             step(session, replies, core, at);
         });

@@ -124,6 +124,14 @@ impl Link {
         matches!(self.phase, Phase::Open(_))
     }
 
+    /// Bytes that the frame lacks of which it holds a part, as far as its head tells; 0: it holds none.
+    pub(crate) fn missing(&self) -> usize {
+        match &self.phase {
+            Phase::Open(reader) => reader.missing(),
+            Phase::Upgrading { .. } => 0,
+        }
+    }
+
     /// Takes what came and hands out what it means, until `on_event` returns false.
     pub(crate) fn feed(
         &mut self,

@@ -144,6 +144,16 @@ impl FrameReader {
         Ok(())
     }
 
+    /// Bytes that the frame lacks of which it holds a part; without a whole head one, behind which more are
+    /// missing. 0: it holds none.
+    pub(crate) fn missing(&self) -> usize {
+        match head(&self.partial) {
+            _ if self.partial.is_empty() => 0,
+            Ok(Some((start, len))) => (start + len).saturating_sub(self.partial.len()),
+            Ok(None) | Err(_) => 1,
+        }
+    }
+
     /// Takes from `rest` what the partial frame lacks, and nothing more; true when it is whole.
     fn complete(&mut self, rest: &mut &[u8]) -> Result<bool, &'static str> {
         loop {
@@ -162,6 +172,11 @@ impl FrameReader {
             *rest = behind;
         }
     }
+}
+
+/// Bytes of the frame at the start of `bytes`, if that is whole and one.
+pub(crate) fn frame_len(bytes: &[u8]) -> Option<usize> {
+    first(bytes).ok().flatten().map(|(_, len)| len)
 }
 
 /// The frame at the start of `bytes` and how many bytes it takes; `None`: it is not whole.
@@ -272,6 +287,8 @@ mod tests {
                     })
                     .expect("valid frames");
                 rest = &rest[cut..];
+                assert_eq!(reader.missing() == 0, reader.partial.is_empty());
+                assert!(reader.missing() <= rest.len(), "round {round}");
             }
             assert_eq!(got, expected, "round {round}");
             assert!(reader.partial.is_empty());

@@ -52,8 +52,8 @@ def fanned_out(bench, load):
         starts.pop("nchan", None)
 
     def measure(server):
-        # At the lowest rate a window of seconds is a few hundredths of the server's CPU time.
-        seconds = bench.seconds if bench.quick or load.rate > 10 else max(bench.seconds, 4)
+        # At the lowest rate a window is a few rounds of sends.
+        seconds = bench.seconds if bench.quick or load.rate > 10 else max(bench.seconds, 2)
         report = kept(bench, server, load, "--duration", seconds)
         return {"per_cpu": required(report, "deliveries_per_cpu_s"), "p99": report["latency"]["p99_us"] / 1000}
 

@@ -31,7 +31,8 @@ def enter():
     outer, inner = machine, os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack(f"{NAME_LEN}sh22x", b"lo", IFF_UP))
-    with open("/proc/sys/net/ipv4/tcp_congestion_control", "w") as setting:
+    # In some containers settings are read-only; all servers have the same either way.
+    with contextlib.suppress(OSError), open("/proc/sys/net/ipv4/tcp_congestion_control", "w") as setting:
         setting.write("reno")
     is_inside = True
     return True
