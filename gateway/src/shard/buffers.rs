@@ -9,9 +9,13 @@ const SPARE_CAPACITY_MAX: usize = 64 * 1024;
 pub(super) struct Spares(Vec<Vec<u8>>);
 
 impl Spares {
-    /// An empty vector, with memory where a spare one is there.
-    pub(super) fn take(&mut self) -> Vec<u8> {
-        self.0.pop().unwrap_or_default()
+    /// Gives a vector without memory that of a spare one, where there is one.
+    pub(super) fn lend(&mut self, vec: &mut Vec<u8>) {
+        if vec.capacity() == 0
+            && let Some(spare) = self.0.pop()
+        {
+            *vec = spare;
+        }
     }
 
     /// Keeps a vector for the next one who needs it.

@@ -78,9 +78,7 @@ impl Shard {
         else {
             return None;
         };
-        if out.capacity() == 0 {
-            *out = spares.take();
-        }
+        spares.lend(out);
         // A head that comes at once, as most do, is read where it lies.
         let mut kept = std::mem::take(&mut head.bytes);
         let kept_len = kept.len();

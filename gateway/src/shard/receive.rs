@@ -67,9 +67,7 @@ impl Shard {
             return;
         }
         let at = At { key, wire: *wire };
-        if out.capacity() == 0 {
-            *out = core.spares.take();
-        }
+        core.spares.lend(out);
         let limits = core.shared.limits_of(*wire);
         let mut messages = 0;
         let mut close_frame = None;
@@ -148,9 +146,7 @@ impl Shard {
         let at = At { key, wire: *wire };
         let due = session.deadline();
         let core = &mut self.core;
-        if out.capacity() == 0 {
-            *out = core.spares.take();
-        }
+        core.spares.lend(out);
         core.drive(at, session, out, now, |session, replies, core| {
             step(session, replies, core, at);
         });

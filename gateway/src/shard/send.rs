@@ -21,10 +21,8 @@ impl Shard {
             return;
         }
         let mut control = std::mem::take(&mut connection.out);
-        if control.capacity() == 0 {
-            // Small ranges of several channels are copied behind each other into it.
-            control = self.core.spares.take();
-        }
+        // Small ranges of several channels are copied behind each other into it.
+        self.core.spares.lend(&mut control);
         // Publications wait for the reply that names their subscriptions.
         let is_held =
             matches!(&connection.phase, Phase::Session(session) if session.holds_publications());

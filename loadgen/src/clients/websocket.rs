@@ -147,20 +147,24 @@ impl FrameReader {
     /// Bytes that the frame lacks of which it holds a part; without a whole head one, behind which more are
     /// missing. 0: it holds none.
     pub(crate) fn missing(&self) -> usize {
-        match head(&self.partial) {
-            _ if self.partial.is_empty() => 0,
-            Ok(Some((start, len))) => (start + len).saturating_sub(self.partial.len()),
-            Ok(None) | Err(_) => 1,
+        match self.partial.is_empty() {
+            true => 0,
+            // What is wrong with the head is told when it is fed.
+            false => self.lacking().unwrap_or(1),
         }
+    }
+
+    /// Bytes up to the end of the frame, or where its head is not whole up to the next byte of that.
+    fn lacking(&self) -> Result<usize, &'static str> {
+        Ok(head(&self.partial)?.map_or(1, |(start, len)| {
+            (start + len).saturating_sub(self.partial.len())
+        }))
     }
 
     /// Takes from `rest` what the partial frame lacks, and nothing more; true when it is whole.
     fn complete(&mut self, rest: &mut &[u8]) -> Result<bool, &'static str> {
         loop {
-            // Without a whole head, how long the frame is comes with the next byte or one of those behind it.
-            let missing = head(&self.partial)?.map_or(1, |(start, len)| {
-                (start + len).saturating_sub(self.partial.len())
-            });
+            let missing = self.lacking()?;
             if missing == 0 {
                 return Ok(true);
             }
