@@ -9,6 +9,7 @@
 //! | request bodies: streams, emulation, requests for the control plane | `request` |
 //! | a connection becomes a client | `open` |
 //! | bytes -> frames -> session (or echo) | `receive` |
+//! | what came for a session that is behind | `held` |
 //! | what sessions ask for: subscriptions, engine | `core` |
 //! | what the engine says; what the control plane orders | `events`, `order` |
 //! | what the control plane asks of sessions, and how that is carried out | `call`, `actions` |
@@ -37,6 +38,7 @@ mod counters;
 mod directory;
 mod events;
 mod handshake;
+mod held;
 mod links;
 mod listener;
 mod open;
@@ -80,6 +82,7 @@ use self::call::Call;
 use self::core::Core;
 use self::plain::PlainAnswered;
 use connection::Connections;
+use held::Held;
 
 /// Key of the listener; connections never have it, since their generations begin at 1.
 const LISTENER: Key = Key(0);
@@ -158,6 +161,7 @@ pub struct Shard {
     connections: Connections,
     /// How many of them are in their last phase.
     closing_count: usize,
+    held: Held,
     core: Core,
     orders: Receiver<Order>,
     calls: Receiver<Call>,
@@ -199,6 +203,7 @@ impl Shard {
             accepting,
             connections: Connections::default(),
             closing_count: 0,
+            held: Held::default(),
             core,
             orders: links.orders,
             calls: links.calls,
@@ -338,6 +343,7 @@ impl Service for Shard {
         self.take_answers(ring, now);
         self.take_plain_answers(ring, now);
         self.take_events(ring, now);
+        self.take_held(ring, now);
         self.run_timers(ring, now);
         let next_round = self.run_round(ring, now);
         let is_flushed = self.core.engine.flush();
@@ -345,7 +351,7 @@ impl Service for Shard {
         if self.is_stopping {
             return Turn::Stop;
         }
-        if self.core.engine.has_mail() || self.has_calls() {
+        if self.core.engine.has_mail() || self.has_calls() || self.held.is_anybody_ready() {
             // The round has made room for what was left.
             return Turn::WaitUntil(Some(now));
         }

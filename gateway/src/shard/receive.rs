@@ -24,21 +24,29 @@ impl Shard {
         mut buffer: RecvBuffer,
         now: Instant,
     ) {
-        match self
-            .connections
-            .get_mut(key)
-            .map(|connection| &connection.phase)
-        {
-            Some(Phase::Head(_)) => self.on_head_bytes(ring, key, &mut buffer, now),
-            Some(Phase::Body(_)) => self.on_body_bytes(ring, key, &buffer, now),
-            Some(Phase::Session(_) | Phase::Echo) => {
-                self.on_frame_bytes(ring, key, &mut buffer, now);
-            }
+        self.on_bytes(ring, key, &mut buffer, now);
+    }
+
+    /// What a connection has sent, in the order in which it has.
+    pub(super) fn on_bytes(
+        &mut self,
+        ring: &mut NetRing,
+        key: Key,
+        bytes: &mut [u8],
+        now: Instant,
+    ) {
+        // It arrived for somebody who has left.
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        match connection.phase {
+            Phase::Head(_) => self.on_head_bytes(ring, key, bytes, now),
+            Phase::Body(_) => self.on_body_bytes(ring, key, bytes, now),
+            Phase::Session(_) | Phase::Echo if connection.is_paused => self.held.keep(key, bytes),
+            Phase::Session(_) | Phase::Echo => self.on_frame_bytes(ring, key, bytes, now),
             // One request a connection: what else stands on it is nobody's.
-            Some(Phase::Answering(_)) => {}
-            Some(Phase::Closing(_)) => self.on_bytes_while_closing(ring, key, &mut buffer),
-            // It arrived for somebody who has left.
-            None => {}
+            Phase::Answering(_) => {}
+            Phase::Closing(_) => self.on_bytes_while_closing(ring, key, bytes),
         }
     }
 
@@ -206,7 +214,8 @@ impl Shard {
         self.update_reading(ring, key);
     }
 
-    /// Stops reading from a client that is behind with taking its answers, and starts again.
+    /// Stops reading from a client that is behind with taking its answers, and starts again once what it had sent
+    /// before is taken.
     pub(super) fn update_reading(&mut self, ring: &mut NetRing, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -224,6 +233,9 @@ impl Shard {
                 ring.stop_recv(receiver);
             }
         } else if !wants_pause && connection.is_paused {
+            if self.held.has(key) {
+                return self.held.make_ready(key);
+            }
             connection.is_paused = false;
             connection.receiver = Some(ring.recv(&connection.socket, key));
         }
@@ -231,6 +243,10 @@ impl Shard {
 
     /// The stream has ended, or broken.
     pub(super) fn on_receive_ended(&mut self, ring: &mut NetRing, key: Key, now: Instant) {
+        if self.held.has(key) {
+            // It is read from again behind what is held, and the end is there again then.
+            return;
+        }
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use super::client::{PATIENCE, wait_for};
+use super::client::{Client, PATIENCE, wait_for};
 use super::node::Settings;
 
 #[test]
@@ -38,4 +38,53 @@ fn of_a_burst_of_connections_only_as_many_are_taken_as_there_may_be() {
         }
     }
     assert_eq!(served, LIMIT);
+}
+
+#[test]
+fn a_burst_of_publications_waits_for_the_session_and_none_is_refused() {
+    const BURST: u32 = 4_000;
+    let node = Settings::default().start();
+    let mut reader = Client::connect(node.address);
+    reader.subscribe("c");
+    let mut publisher = Client::connect(node.address);
+    // Far more at once than a session may have unanswered.
+    publisher
+        .send_at_once((0..BURST).map(|n| format!(r#""publish":{{"channel":"c","data":{n}}}"#)));
+    let last = publisher.ask(r#""publish":{"channel":"c","data":"last"}"#);
+    assert!(!last.contains("error"), "{last}");
+    let mut next = 0;
+    reader.wait(|line| {
+        if let Some(n) = data(line) {
+            assert_eq!(n, next, "in order, none missing");
+            next += 1;
+        }
+        line.contains(r#""data":"last""#)
+    });
+    assert_eq!(next, BURST);
+    assert_eq!(
+        node.count(|counters| &counters.published),
+        u64::from(BURST) + 1
+    );
+}
+
+#[test]
+fn what_a_client_sends_before_it_leaves_is_taken_however_much_it_is() {
+    const BURST: u32 = 4_000;
+    let node = Settings::default().start();
+    let mut reader = Client::connect(node.address);
+    reader.subscribe("c");
+    let mut publisher = Client::connect(node.address);
+    publisher
+        .send_at_once((0..BURST).map(|n| format!(r#""publish":{{"channel":"c","data":{n}}}"#)));
+    publisher.finish_sending();
+    let last = BURST - 1;
+    reader.wait(|line| data(line) == Some(last));
+    assert_eq!(node.count(|counters| &counters.publish_failures), 0);
+}
+
+/// The number that a publication carries.
+fn data(line: &str) -> Option<u32> {
+    let (_, rest) = line.split_once(r#""pub":{"data":"#)?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+    rest[..digits].parse().ok()
 }

@@ -1,6 +1,6 @@
 //! A client that speaks the Centrifuge protocol in JSON, one call a step.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use flux_gateway::protocol::ClientId;
@@ -75,6 +75,24 @@ impl Client {
         self.commands
     }
 
+    /// Sends commands with as few writes as it takes.
+    pub(crate) fn send_at_once(&mut self, commands: impl Iterator<Item = String>) {
+        for command in commands {
+            self.commands += 1;
+            let text = format!(r#"{{"id":{},{command}}}"#, self.commands);
+            self.socket
+                .write(Message::text(text))
+                .expect("the connection is open");
+        }
+        self.socket.flush().expect("the connection is open");
+    }
+
+    /// Ends its direction of the connection, without a close frame.
+    pub(crate) fn finish_sending(&mut self) {
+        let stream = self.socket.get_ref();
+        stream.shutdown(Shutdown::Write).expect("connected");
+    }
+
     /// Sends a command and waits for its reply.
     pub(crate) fn ask(&mut self, command: &str) -> String {
         let id = self.send(command);
@@ -107,7 +125,7 @@ impl Client {
     }
 
     /// Reads until a line is such.
-    pub(crate) fn wait(&mut self, is_such: impl Fn(&str) -> bool) -> String {
+    pub(crate) fn wait(&mut self, mut is_such: impl FnMut(&str) -> bool) -> String {
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
             match self.next() {
