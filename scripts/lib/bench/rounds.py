@@ -204,13 +204,14 @@ class Bench:
 
     # -- figures ----------------------------------------------------------------------------
 
-    def row(self, name, unit, measures, less_is_better=False, rounds=None):
+    def row(self, name, unit, measures, less_is_better=False, rounds=None, at_least=False):
         """`measures`: name -> function that measures once. Interleaved rounds, medians, ratio."""
-        return self.rows([(name, unit, None, less_is_better)], measures, rounds)[0]
+        return self.rows([(name, unit, None, less_is_better)], measures, rounds, at_least)[0]
 
-    def rows(self, kinds, measures, rounds=None):
+    def rows(self, kinds, measures, rounds=None, at_least=False):
         """Several figures of the same rounds: `kinds` is (name, unit, key, less_is_better). A peer that fails, and
-        any server that does not keep the rate in most rounds, has a word in its cell instead of a figure."""
+        any server that does not keep the rate in most rounds, has a word in its cell instead of a figure.
+        `at_least`: the figure is what was reached, so that a load generator at its limit makes it too low."""
         values = {kind[0]: {who: [] for who in measures} for kind in kinds}
         limited = {who: 0 for who in measures}
         misses = {who: [] for who in measures}
@@ -248,7 +249,9 @@ class Bench:
         for row in rows:
             row["rounds"] = rounds
             row["load_limited"] = stopped
-            if stopped:
+            # Where only ours could have had more, the ratio is a lower bound.
+            row["at_least"] = at_least and stopped == ["ours"] and row["ratio"] is not None
+            if stopped and not row["at_least"]:
                 row["ratio"] = None
         return rows
 
@@ -308,6 +311,8 @@ def cell(row, who):
 
 def verdict(row):
     """The ratio, or why there is none."""
+    if row.get("at_least"):
+        return f"at least {row['ratio']:.2f} x: the load generator was above 90 % of its core with ours"
     if row.get("load_limited"):
         return f"no conclusion: the load generator was above 90 % of its core ({', '.join(row['load_limited'])})"
     return "-" if row["ratio"] is None else f"{row['ratio']:.2f} x"
