@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use crate::admin::{Changing, View};
 use crate::balance::Table;
 use crate::caps::Caps;
-use crate::config::{Affinity, Config, Refused};
+use crate::config::{Config, Refused};
 use crate::control::{Control, Shard};
 use crate::flows::{Flows, Settings, Start};
 use crate::meters::Meters;
@@ -223,20 +223,19 @@ fn pages(view: &View, readiness: &Readiness) -> axum::Router {
 /// One listener a shard, all on the same address.
 fn listeners(config: &Config, shards: usize) -> Result<(Vec<Socket>, SocketAddr), StartError> {
     let address = config.listen;
-    let awaits_bytes = config.affinity == Affinity::Sid;
     let refuse = |source| StartError::Listen {
         key: "listen",
         address,
         source,
     };
-    let first = sockets::listener(address, awaits_bytes).map_err(refuse)?;
+    let first = sockets::listener(address).map_err(refuse)?;
     let bound = first.local_addr().map_err(refuse)?;
     let bound = bound
         .as_socket()
         .ok_or_else(|| refuse(io::ErrorKind::AddrNotAvailable.into()))?;
     let mut all = vec![first];
     for _ in 1..shards {
-        all.push(sockets::listener(bound, awaits_bytes).map_err(refuse)?);
+        all.push(sockets::listener(bound).map_err(refuse)?);
     }
     Ok((all, bound))
 }

@@ -44,7 +44,5 @@ pub const UPSTREAM_KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 pub const CLIENT_KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 /// Time between such questions.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-/// How long a client that says nothing is left in the kernel (rounded up to TCP's next repetition there).
-pub const SILENT_CLIENT: Duration = Duration::from_secs(1);
 /// Pause between two lines of the log about the same shortage.
 pub const SAY_AGAIN: Duration = Duration::from_secs(1);

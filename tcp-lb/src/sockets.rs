@@ -1,5 +1,8 @@
 //! Listeners and upstream sockets with their options.
-#![allow(unsafe_code, reason = "socket options that socket2 does not know")]
+#![allow(
+    unsafe_code,
+    reason = "a socket option and a way to receive that socket2 does not know"
+)]
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,11 +14,10 @@ use crate::limits;
 
 /// A listener of one shard: several share the port, and the kernel spreads connections over them.
 /// What is set here is inherited by every connection, which saves six calls on each.
-/// `awaits_bytes`: connections are of use only with their first bytes.
 ///
 /// # Errors
 /// As bind(2) and listen(2).
-pub fn listener(address: SocketAddr, awaits_bytes: bool) -> io::Result<Socket> {
+pub fn listener(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -32,9 +34,6 @@ pub fn listener(address: SocketAddr, awaits_bytes: bool) -> io::Result<Socket> {
     // What a client says first is answered by the node: its acknowledgement travels with the answer, where
     // that does not take long.
     socket.set_tcp_quickack(false)?;
-    if awaits_bytes {
-        defer_accept(&socket)?;
-    }
     socket.bind(&address.into())?;
     socket.listen(limits::BACKLOG)?;
     Ok(socket)
@@ -93,17 +92,24 @@ fn watch(
     socket.set_tcp_user_timeout(Some(user_timeout))
 }
 
-/// Has the kernel hand out connections when their first bytes are there, so that a shard wakes once for both. A client
-/// that says nothing is handed out [`limits::SILENT_CLIENT`] later.
-fn defer_accept(socket: &Socket) -> io::Result<()> {
-    let seconds = limits::SILENT_CLIENT.as_secs() as libc::c_int;
-    set_option(socket, libc::SOL_TCP, libc::TCP_DEFER_ACCEPT, seconds)
-}
-
 /// Leaves the choice of the port to connect(2): without it a bound source has one pool of ports for
 /// all destinations together instead of one for each.
 fn bind_address_no_port(socket: &Socket) -> io::Result<()> {
-    set_option(socket, libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+    let on: libc::c_int = 1;
+    // SAFETY: the option takes an int, which lives until the call returns.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// What has come in already, without waiting for more.
@@ -121,24 +127,6 @@ pub fn read_at_once(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usi
         )
     };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
-}
-
-fn set_option(socket: &Socket, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
-    // SAFETY: these options take an int, which lives until the call returns.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            (&raw const value).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 #[cfg(test)]

@@ -160,8 +160,8 @@ impl Flows {
         }
         let mut first = [0; FIRST_BYTES];
         let first = match self.settings.affinity {
-            // The listener waits for the first bytes, so a turn for them alone can be saved. An error or the end is
-            // for the receiver to tell.
+            // They have come, most often, while the shard woke: a turn for them alone is saved. An error or the end
+            // is for the receiver to tell.
             Affinity::Sid => {
                 let count = sockets::read_at_once(socket.as_fd(), &mut first).unwrap_or(0);
                 self.read_at_once += count as u64;
@@ -306,8 +306,7 @@ mod tests {
     use super::*;
 
     fn accepting(per_s: u32, now: Instant) -> Accepting {
-        let listener =
-            crate::sockets::listener(([127, 0, 0, 1], 0).into(), true).expect("a listener");
+        let listener = crate::sockets::listener(([127, 0, 0, 1], 0).into()).expect("a listener");
         Accepting::new(listener, per_s, now)
     }
 
