@@ -9,13 +9,15 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::clients::pubsub::Protocol;
+use crate::scenarios::fanout::Layout;
 use crate::scenarios::open::Opening;
+use crate::scenarios::window::Times;
 use crate::scenarios::{
     bulk, channels, connect, echo, fanout, http, idle, million, pairs, redis_publish, watch,
 };
 
 /// Longest run of any command.
-const DURATION_S_MAX: u64 = 24 * 3600;
+pub(crate) const DURATION_S_MAX: u64 = 24 * 3600;
 const CONNECTIONS_MAX: u64 = 1_000_000;
 /// Connections that `million` may hold: 10,000 from each of so many addresses of 127.0.0.0/16.
 const HELD_MAX: u64 = 10_000_000;
@@ -139,12 +141,8 @@ pub(crate) struct Echo {
 /// When to measure, and whose CPU time.
 #[derive(Debug, Args)]
 struct Window {
-    /// Seconds to measure
-    #[arg(long, default_value_t = 5.0, value_parser = positive)]
-    duration: f64,
-    /// Seconds before that
-    #[arg(long, default_value_t = 1.0, value_parser = positive)]
-    warmup: f64,
+    #[command(flatten)]
+    times: Times,
     /// Event loop of the load generator [default: ring, or epoll where there is no io_uring]
     #[arg(long, value_enum)]
     engine: Option<Engine>,
@@ -160,16 +158,6 @@ pub(crate) enum Engine {
     Ring,
     /// epoll
     Epoll,
-}
-
-impl Window {
-    fn warmup(&self) -> Duration {
-        Duration::from_secs_f64(self.warmup.min(DURATION_S_MAX as f64))
-    }
-
-    fn duration(&self) -> Duration {
-        Duration::from_secs_f64(self.duration.min(DURATION_S_MAX as f64))
-    }
 }
 
 /// Publications to many subscribers; checks order and completeness
@@ -371,8 +359,7 @@ impl Echo {
             url: self.common.url.clone(),
             connections: self.connections as usize,
             size: self.size as usize,
-            warmup: self.window.warmup(),
-            duration: self.window.duration(),
+            times: self.window.times,
             rate: self.rate,
             server_pids: self.window.server_pids.clone(),
         }
@@ -390,16 +377,17 @@ impl Fanout {
         fanout::Options {
             url: self.common.url.clone(),
             publish_url: self.publish_url.clone(),
-            subscribers: self.subscribers as usize,
-            publishers: self.publishers as usize,
             protocol: self.protocol,
-            channels: channels as usize,
-            per_subscriber: self.per_subscriber.min(channels) as usize,
+            layout: Layout {
+                subscribers: self.subscribers as usize,
+                publishers: self.publishers as usize,
+                channels: channels as usize,
+                per_subscriber: self.per_subscriber.min(channels) as usize,
+            },
             slow_readers: self.slow_readers as usize,
             rate: self.rate,
             size: self.size as usize,
-            warmup: self.window.warmup(),
-            duration: self.window.duration(),
+            times: self.window.times,
             server_pids: self.window.server_pids.clone(),
         }
     }
@@ -420,8 +408,7 @@ impl RedisPublish {
             subscribers: self.subscribers as usize,
             rate: self.rate,
             size: self.size as usize,
-            warmup: self.window.warmup(),
-            duration: self.window.duration(),
+            times: self.window.times,
             server_pids: self.window.server_pids.clone(),
         })
     }
@@ -479,7 +466,8 @@ impl Watch {
     }
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+/// Reads a number above 0 for the command line.
+pub(crate) fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value.is_finite() && value > 0.0 && value <= 1e8 => Ok(value),
         _ => Err("a number above 0 and up to 100,000,000 is needed".to_owned()),

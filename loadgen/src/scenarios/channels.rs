@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Stop;
 use super::crowd::{Member, gather};
-use super::window::Window;
+use super::window::Times;
 use crate::clients::centrifuge;
 use crate::clients::link::LinkEvent;
 use crate::clients::pubsub::{Protocol, Role};
@@ -45,9 +45,8 @@ pub(crate) struct Options {
     /// Publications per second
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     rate: u64,
-    /// Seconds to measure
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    duration: u64,
+    #[command(flatten)]
+    times: Times,
     /// Process whose memory and CPU time count
     #[arg(long, value_name = "PID")]
     server_pid: u32,
@@ -167,13 +166,7 @@ pub(crate) fn run(
     net.gather(pace::TICK);
     let started = Instant::now();
     run.pace = Pace::new(started, options.rate as f64);
-    let second = Duration::from_secs(1);
-    let mut window = Window::new(
-        started,
-        second,
-        second * options.duration as u32,
-        &[options.server_pid],
-    );
+    let mut window = options.times.window(started, &[options.server_pid]);
     let publisher = run
         .members
         .last()

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::Stop;
 use super::open::{Member, Opening, check_descriptors, open};
-use super::window::Window;
+use super::window::Times;
 use crate::clients::link::{Link, LinkEvent};
 use crate::clients::websocket::{self, BINARY, CLOSE, PING, PONG, TEXT};
 use crate::net::{Event, Key, Net};
@@ -32,8 +32,7 @@ pub(crate) struct Options {
     pub(crate) url: String,
     pub(crate) connections: usize,
     pub(crate) size: usize,
-    pub(crate) warmup: Duration,
-    pub(crate) duration: Duration,
+    pub(crate) times: Times,
     /// Messages per second over all connections; `None`: closed loop.
     pub(crate) rate: Option<f64>,
     pub(crate) server_pids: Vec<u32>,
@@ -108,12 +107,7 @@ pub(crate) fn run(
     let mut run = Run::new(target.raw_tcp, options, members);
 
     let started = Instant::now();
-    let mut window = Window::new(
-        started,
-        options.warmup,
-        options.duration,
-        &options.server_pids,
-    );
+    let mut window = options.times.window(started, &options.server_pids);
     let mut pace = options.rate.map(|rate| Pace::new(started, rate));
     let mut next = 0;
     if pace.is_some() {

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Stop;
 use super::open::{Opening, check_descriptors, open};
-use super::window::Window;
+use super::window::Times;
 use crate::net::{Event, Key, Net};
 use crate::process::CpuUse;
 use crate::record::{Latencies, Summary};
@@ -28,9 +28,8 @@ pub(crate) struct Options {
     url: String,
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     connections: u64,
-    /// Seconds to measure
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    duration: u64,
+    #[command(flatten)]
+    times: Times,
     /// Process whose CPU time counts; may be given several times
     #[arg(long = "server-pid", value_name = "PID")]
     server_pids: Vec<u32>,
@@ -122,13 +121,7 @@ pub(crate) fn run(
     for asker in &run.askers {
         net.send(asker.key, &run.request);
     }
-    let second = Duration::from_secs(1);
-    let mut window = Window::new(
-        started,
-        second,
-        second * options.duration as u32,
-        &options.server_pids,
-    );
+    let mut window = options.times.window(started, &options.server_pids);
     loop {
         let now = Instant::now();
         if window.begins(now)? {

@@ -13,7 +13,7 @@ use memchr::memmem;
 use serde::Serialize;
 
 use super::Stop;
-use super::window::Window;
+use super::window::Times;
 use crate::clients::resp::Values;
 use crate::clients::subscriber::{self, Deliveries, Stamp};
 use crate::net::{Event, Key, Net};
@@ -40,8 +40,7 @@ pub(crate) struct Options {
     pub(crate) rate: f64,
     /// Bytes of each publication's data.
     pub(crate) size: usize,
-    pub(crate) warmup: Duration,
-    pub(crate) duration: Duration,
+    pub(crate) times: Times,
     pub(crate) server_pids: Vec<u32>,
 }
 
@@ -203,12 +202,7 @@ pub(crate) fn run(
     }
 
     let started = Instant::now();
-    let mut window = Window::new(
-        started,
-        options.warmup,
-        options.duration,
-        &options.server_pids,
-    );
+    let mut window = options.times.window(started, &options.server_pids);
     let mut pace = Pace::new(started, options.rate);
     loop {
         let now = Instant::now();

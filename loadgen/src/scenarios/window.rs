@@ -3,8 +3,42 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use clap::Args;
 
+use crate::options::{DURATION_S_MAX, positive};
 use crate::process::{CpuUse, CpuWindow};
+
+/// How long is measured, as the command line says it.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Times {
+    /// Seconds to measure
+    #[arg(long, default_value_t = 5.0, value_parser = positive)]
+    duration: f64,
+    /// Seconds before that
+    #[arg(long, default_value_t = 1.0, value_parser = positive)]
+    warmup: f64,
+}
+
+impl Times {
+    #[cfg(test)]
+    pub(crate) fn new(warmup: Duration, duration: Duration) -> Self {
+        Self {
+            duration: duration.as_secs_f64(),
+            warmup: warmup.as_secs_f64(),
+        }
+    }
+
+    /// The window of a run that begins at `started`, and whose CPU time counts.
+    pub(crate) fn window(&self, started: Instant, server_pids: &[u32]) -> Window {
+        let seconds = |given: f64| Duration::from_secs_f64(given.min(DURATION_S_MAX as f64));
+        Window::new(
+            started,
+            seconds(self.warmup),
+            seconds(self.duration),
+            server_pids,
+        )
+    }
+}
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -17,12 +51,7 @@ pub(crate) struct Window {
 
 impl Window {
     /// Of a run that begins at `started`.
-    pub(crate) fn new(
-        started: Instant,
-        warmup: Duration,
-        duration: Duration,
-        server_pids: &[u32],
-    ) -> Self {
+    fn new(started: Instant, warmup: Duration, duration: Duration, server_pids: &[u32]) -> Self {
         let from = started + warmup;
         Self {
             from,

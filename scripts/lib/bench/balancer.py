@@ -4,7 +4,6 @@ Behind all of them stands what answers, on the load generator's core: our gatewa
 flux-bench's own sink and source for large data.
 """
 
-import math
 import os
 import resource
 import subprocess
@@ -121,7 +120,7 @@ def bulk(bench):
 
     def measure(port, process, flows, direction):
         report = bench.load("bulk", f"tcp://127.0.0.1:{port}", "--flows", flows, "--direction", direction,
-                            "--duration", math.ceil(bench.seconds), "--server-pid", process.pid, shared=True)
+                            "--warmup", bench.warmup, "--duration", bench.seconds, "--server-pid", process.pid, shared=True)
         return required(report, "bytes_per_cpu_s") / 1e6
 
     loads = [(2, "both")] if bench.quick else [(1, "up"), (1, "down"), (4, "both")]

@@ -4,7 +4,6 @@ Each figure is what one unit of work costs, so that the same figure in every row
 the last row of each part is the dearest over the cheapest.
 """
 
-import math
 import time
 
 from . import balancer, registry
@@ -49,7 +48,7 @@ def channels(bench):
                 port, process = bench.gateway(bench.server_core, config="size.toml")
                 report = bench.load("channels", f"ws://127.0.0.1:{port}/connection/websocket", "--channels", count,
                                     "--connections", SUBSCRIBERS,
-                                    "--rate", PUBLICATIONS_A_SECOND, "--duration", math.ceil(bench.seconds), "--server-pid", process.pid)
+                                    "--rate", PUBLICATIONS_A_SECOND, "--warmup", bench.warmup, "--duration", bench.seconds, "--server-pid", process.pid)
             return {"cost": 1e6 / required(report, "publications_per_cpu_s"), "memory": report["resident_per_channel"],
                     "subscribe": report["subscribe_cpu_s"] * 1e6 / count}
 

@@ -1,6 +1,5 @@
 """HTTP on the client port: the gateway's page `/`, against nginx's fixed answer with the same body."""
 
-import math
 import os
 import urllib.request
 
@@ -15,7 +14,7 @@ def http(bench):
     servers = {"ours": (port, process), "nginx": nginx(bench, body)}
 
     def measure(port, process, connections):
-        report = bench.load("http", f"http://127.0.0.1:{port}/", "--connections", connections, "--duration", math.ceil(bench.seconds),
+        report = bench.load("http", f"http://127.0.0.1:{port}/", "--connections", connections, "--warmup", bench.warmup, "--duration", bench.seconds,
                             "--server-pid", process.pid)
         return required(report, "requests_per_cpu_s")
 

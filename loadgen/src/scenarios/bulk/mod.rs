@@ -16,7 +16,7 @@ use mio::{Events, Interest, Poll, Token};
 use serde::Serialize;
 
 use super::Stop;
-use super::window::Window;
+use super::window::Times;
 use crate::process::CpuUse;
 use crate::report::Output;
 use crate::target::Target;
@@ -35,9 +35,8 @@ pub(crate) struct Options {
     flows: u64,
     #[arg(long, value_enum, default_value_t = Direction::Both)]
     direction: Direction,
-    /// Seconds to measure
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    duration: u64,
+    #[command(flatten)]
+    times: Times,
     /// Process whose CPU time counts; may be given several times
     #[arg(long = "server-pid", value_name = "PID")]
     server_pids: Vec<u32>,
@@ -134,13 +133,7 @@ pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Rep
     }
 
     let started = Instant::now();
-    let second = Duration::from_secs(1);
-    let mut window = Window::new(
-        started,
-        second,
-        second * options.duration as u32,
-        &options.server_pids,
-    );
+    let mut window = options.times.window(started, &options.server_pids);
     let moved = |flows: &[Flow]| -> u64 {
         flows
             .iter()
@@ -287,7 +280,7 @@ mod tests {
             url: format!("tcp://{address}"),
             flows,
             direction,
-            duration: 1,
+            times: Times::new(Duration::from_millis(100), Duration::from_secs(1)),
             server_pids: Vec::new(),
             json: false,
         };
