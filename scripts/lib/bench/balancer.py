@@ -9,10 +9,9 @@ import resource
 import subprocess
 import time
 
-from . import registry
+from . import peers, registry
 from .rounds import PEERS, START_S_MAX, Failed, free_port, needs, required, say
 
-NGINX_MODULES = ["/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/share/nginx/modules"]
 ECHO = "/echo"
 DOOR = "/connection/websocket"
 # Where the test's own records stand, beside those of real nodes.
@@ -33,7 +32,7 @@ class Yard:
     """A Redis, a gateway and the balancers in front of it."""
 
     def __init__(self, bench):
-        needs(("redis-server", "redis-server"), ("haproxy", "haproxy"), ("nginx", "nginx libnginx-mod-stream"))
+        needs(("redis-server", "redis-server"), ("haproxy", "haproxy"))
         self.bench = bench
         self.redis_port, _ = bench.redis(bench.load_core)
         self.redis_url = f"redis://127.0.0.1:{self.redis_port}"
@@ -192,9 +191,7 @@ def flows_most():
 
 
 def nginx_configuration(bench, port, upstream, half_close):
-    modules = next((path for path in NGINX_MODULES if os.path.exists(f"{path}/ngx_stream_module.so")), None)
-    if modules is None:
-        raise Failed("nginx has no stream module: apt-get install libnginx-mod-stream")
+    modules = os.path.dirname(peers.nginx_module("ngx_stream_module.so", "libnginx-mod-stream"))
     with open(os.path.join(PEERS, "nginx-stream.conf")) as template:
         text = template.read()
     for name, value in {"MODULES": modules, "LISTEN_PORT": port, "UPSTREAM_PORT": upstream, "HALF_CLOSE": half_close}.items():

@@ -45,16 +45,20 @@ def nats_binary():
 
 
 def nchan_module():
-    """nchan's file among the modules of the system's nginx."""
-    needs(("nginx", "nginx libnginx-mod-nchan"))
-    if not found("ngx_nchan_module.so"):
+    return nginx_module("ngx_nchan_module.so", "libnginx-mod-nchan")
+
+
+def nginx_module(name, package):
+    """A module's file among those of the system's nginx."""
+    needs(("nginx", f"nginx {package}"))
+    if installed_module(name) is None:
         # nginx was there without it.
-        install("libnginx-mod-nchan")
-    path = found("ngx_nchan_module.so")
+        install(package)
+    path = installed_module(name)
     if path is None:
-        raise Missing("nginx has no nchan: apt-get install libnginx-mod-nchan")
+        raise Missing(f"nginx has no {name}: apt-get install {package}")
     return path
 
 
-def found(module):
-    return next((path for path in (os.path.join(folder, module) for folder in NGINX_MODULES) if os.path.exists(path)), None)
+def installed_module(name):
+    return next((path for path in (os.path.join(folder, name) for folder in NGINX_MODULES) if os.path.exists(path)), None)
