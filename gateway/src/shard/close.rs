@@ -110,9 +110,8 @@ impl Shard {
             connection.is_paused = false;
             connection.receiver = Some(ring.recv(&connection.socket, key));
         }
-        if let Some(mut held) = self.held.take(key) {
-            self.on_bytes_while_closing(ring, key, &mut held);
-        }
+        let mut held = self.held.remove(key);
+        self.on_bytes_while_closing(ring, key, &mut held);
         self.send_last(ring, key, now);
     }
 
@@ -254,7 +253,7 @@ impl Shard {
     /// The end of a connection, in whatever phase it is.
     pub(super) fn finish(&mut self, ring: &mut NetRing, key: Key, ended: Ended) {
         self.leave(key);
-        self.held.take(key);
+        self.held.remove(key);
         let Some(connection) = self.connections.remove(key) else {
             return;
         };

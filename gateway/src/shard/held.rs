@@ -26,6 +26,8 @@ pub(super) struct Held {
 #[derive(Default)]
 struct Input {
     bytes: Vec<u8>,
+    /// Bytes at the start that are taken already.
+    taken: usize,
     is_ready: bool,
 }
 
@@ -33,10 +35,11 @@ impl Held {
     /// Keeps what has come behind what is kept already.
     pub(super) fn keep(&mut self, key: Key, bytes: &[u8]) {
         let input = self.input.entry(key).or_default();
+        input.bytes.drain(..std::mem::take(&mut input.taken));
         input.bytes.extend_from_slice(bytes);
     }
 
-    /// Whether anything is kept of the connection.
+    /// Whether anything is kept of the connection, or being taken.
     pub(super) fn has(&self, key: Key) -> bool {
         self.input.contains_key(&key)
     }
@@ -55,26 +58,46 @@ impl Held {
         !self.ready.is_empty()
     }
 
-    /// What is kept of the connection, which is from then on with the caller.
-    pub(super) fn take(&mut self, key: Key) -> Option<Vec<u8>> {
-        self.input.remove(&key).map(|input| input.bytes)
+    /// What is kept of a connection that ends, or nothing.
+    pub(super) fn remove(&mut self, key: Key) -> Vec<u8> {
+        self.input.remove(&key).map_or_else(Vec::new, |mut input| {
+            input.bytes.drain(..input.taken);
+            input.bytes
+        })
     }
 }
 
 impl Shard {
-    /// Gives sessions that have caught up what is kept of their connections.
+    /// Gives sessions that have caught up what is kept of their connections, until they are behind again. Only
+    /// when all of it is taken a connection is read from again: what is kept cannot grow meanwhile.
     pub(super) fn take_held(&mut self, ring: &mut NetRing, now: Instant) {
-        // Whoever falls behind again is there again in a later turn.
         for _ in 0..self.held.ready.len() {
             let Some(key) = self.held.ready.pop_front() else {
                 return;
             };
-            let Some(mut bytes) = self.held.take(key) else {
+            // Its place stays, so that nobody reads on in between.
+            let Some(input) = self.held.input.get_mut(&key) else {
                 continue;
             };
-            self.update_reading(ring, key);
-            for portion in bytes.chunks_mut(PORTION) {
-                self.on_bytes(ring, key, portion, now);
+            let (mut bytes, mut taken) = (std::mem::take(&mut input.bytes), input.taken);
+            while taken < bytes.len() && !self.is_behind(key) {
+                let end = bytes.len().min(taken + PORTION);
+                self.take_bytes(ring, key, &mut bytes[taken..end], now);
+                taken = end;
+            }
+            // It has none any more where the connection has ended.
+            let Some(input) = self.held.input.get_mut(&key) else {
+                continue;
+            };
+            if taken < bytes.len() {
+                *input = Input {
+                    bytes,
+                    taken,
+                    is_ready: false,
+                };
+            } else {
+                self.held.input.remove(&key);
+                self.update_reading(ring, key);
             }
         }
     }

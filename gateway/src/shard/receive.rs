@@ -24,11 +24,16 @@ impl Shard {
         mut buffer: RecvBuffer,
         now: Instant,
     ) {
-        self.on_bytes(ring, key, &mut buffer, now);
+        let connection = self.connections.get_mut(key);
+        if connection.is_some_and(|connection| connection.is_paused) {
+            self.held.keep(key, &buffer);
+        } else {
+            self.take_bytes(ring, key, &mut buffer, now);
+        }
     }
 
     /// What a connection has sent, in the order in which it has.
-    pub(super) fn on_bytes(
+    pub(super) fn take_bytes(
         &mut self,
         ring: &mut NetRing,
         key: Key,
@@ -42,7 +47,6 @@ impl Shard {
         match connection.phase {
             Phase::Head(_) => self.on_head_bytes(ring, key, bytes, now),
             Phase::Body(_) => self.on_body_bytes(ring, key, bytes, now),
-            Phase::Session(_) | Phase::Echo if connection.is_paused => self.held.keep(key, bytes),
             Phase::Session(_) | Phase::Echo => self.on_frame_bytes(ring, key, bytes, now),
             // One request a connection: what else stands on it is nobody's.
             Phase::Answering(_) => {}
@@ -214,25 +218,32 @@ impl Shard {
         self.update_reading(ring, key);
     }
 
-    /// Stops reading from a client that is behind with taking its answers, and starts again once what it had sent
-    /// before is taken.
-    pub(super) fn update_reading(&mut self, ring: &mut NetRing, key: Key) {
+    /// Whether a client is behind with taking its answers, or its session with what it has been asked.
+    pub(super) fn is_behind(&mut self, key: Key) -> bool {
         let Some(connection) = self.connections.get_mut(key) else {
-            return;
+            return false;
         };
-        let wants_pause = match &connection.phase {
+        match &connection.phase {
             Phase::Session(session) => {
                 session.wants_pause() || connection.out.len() > READ_PAUSE_BYTES
             }
             Phase::Echo => connection.out.len() > READ_PAUSE_BYTES,
-            Phase::Head(_) | Phase::Body(_) | Phase::Answering(_) | Phase::Closing(_) => return,
+            Phase::Head(_) | Phase::Body(_) | Phase::Answering(_) | Phase::Closing(_) => false,
+        }
+    }
+
+    /// Stops reading from a client that is behind, and starts again once what it had sent before is taken.
+    pub(super) fn update_reading(&mut self, ring: &mut NetRing, key: Key) {
+        let is_behind = self.is_behind(key);
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
         };
-        if wants_pause && !connection.is_paused {
+        if is_behind && !connection.is_paused {
             connection.is_paused = true;
             if let Some(receiver) = connection.receiver.take() {
                 ring.stop_recv(receiver);
             }
-        } else if !wants_pause && connection.is_paused {
+        } else if !is_behind && connection.is_paused {
             if self.held.has(key) {
                 return self.held.make_ready(key);
             }

@@ -1,6 +1,7 @@
 //! Connections of publishers and subscribers in number: opened, and ready for what they are there for.
 //! What `fanout` and `idle` stand on.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -10,6 +11,7 @@ use super::open::{Opening, open};
 use crate::clients::link::{Link, LinkEvent};
 use crate::clients::pubsub::{Heard, Protocol, Role, Session};
 use crate::clients::subscriber::Deliveries;
+use crate::clients::websocket::{CLOSE, close_code};
 use crate::net::{Event, Key, Net};
 use crate::report::Output;
 use crate::target::Target;
@@ -25,32 +27,52 @@ pub(crate) struct Member {
     pub(crate) session: Session,
 }
 
+/// Why nothing more is to come from a connection.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// The server has closed it with this code.
+    Closed(u16),
+    /// What came is not to be understood.
+    Broken(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed(code) => write!(f, "closed with {code}"),
+            Self::Broken(why) => f.write_str(why),
+        }
+    }
+}
+
 impl Member {
-    /// Takes what came, answers what wants an answer and hands out the rest. The error is what ends a run.
+    /// Takes what came, answers what wants an answer and hands out the rest.
     pub(crate) fn feed(
         &mut self,
         net: &mut impl Net,
         bytes: &[u8],
         deliveries: &Deliveries,
         on_heard: &mut impl FnMut(Heard),
-    ) -> Result<(), String> {
+    ) -> Result<(), Trouble> {
         let mut out = Vec::new();
-        let mut problem = None;
+        let mut trouble = None;
         let session = &mut self.session;
         let fed = self.link.feed(bytes, &mut |event| {
-            if let LinkEvent::Frame(frame) = event
-                && let Err(error) = session.receive(&frame, deliveries, &mut out, on_heard)
-            {
-                problem = Some(format!("{error:#}"));
+            if let LinkEvent::Frame(frame) = event {
+                if frame.opcode == CLOSE {
+                    trouble = Some(Trouble::Closed(close_code(frame.payload)));
+                } else if let Err(error) = session.receive(&frame, deliveries, &mut out, on_heard) {
+                    trouble = Some(Trouble::Broken(format!("{error:#}")));
+                }
             }
-            problem.is_none()
+            trouble.is_none()
         });
         if !out.is_empty() {
             net.send(self.key, &out);
         }
-        match problem {
-            Some(problem) => Err(problem),
-            None => fed.map_err(|failure| failure.to_string()),
+        match trouble {
+            Some(trouble) => Err(trouble),
+            None => fed.map_err(|failure| Trouble::Broken(failure.to_string())),
         }
     }
 }

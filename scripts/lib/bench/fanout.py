@@ -68,6 +68,8 @@ def kept(bench, server, load, *more, core=None):
     warmup = max(bench.warmup, BUSY_WARMUP) if load.rate >= BUSY_RATE and not bench.quick else bench.warmup
     report = bench.load("fanout", server.url, "--protocol", server.protocol, *load.options, "--warmup", warmup,
                         "--server-pid", server.pid, *more, incomplete_is_news=False, core=core)
+    if report["closed"]:
+        raise Behind(f"{report['closed']:,} connections were closed, first: {report['first_closed']}")
     if report["missing"] or report["out_of_order"] or report["refused"]:
         raise Behind(f"{report['missing']:,} of {report['expected']:,} deliveries did not come within 5 s of the end, "
                      f"{report['out_of_order']:,} out of order, {report['refused']:,} publications refused")

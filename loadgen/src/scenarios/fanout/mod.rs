@@ -70,6 +70,10 @@ pub(crate) struct Report {
     missing: u64,
     /// Came after a later one of its publisher, or again.
     out_of_order: u64,
+    /// Connections that the server closed.
+    closed: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_closed: Option<String>,
     /// In the measured window.
     deliveries: u64,
     deliveries_per_s: f64,
@@ -158,6 +162,8 @@ pub(crate) fn run(
         received: receipts.received,
         missing: run.expected.saturating_sub(receipts.received),
         out_of_order: receipts.out_of_order,
+        closed: receipts.closed(),
+        first_closed: receipts.first_closed.clone(),
         deliveries: first.deliveries,
         deliveries_per_s: first.deliveries as f64 / first.cpu.window_s,
         deliveries_per_cpu_s: first.cpu.per_server_cpu_s(first.deliveries),
@@ -236,11 +242,12 @@ impl<'o> Run<'o> {
         joining.into_iter().map(SlowReader::silent).collect()
     }
 
-    /// Waits for the deliveries under way.
+    /// Waits for the deliveries under way, unless some can never come.
     fn drain(&mut self, net: &mut impl Net, stop: &Stop) -> Result<()> {
         let until = Instant::now() + DRAIN_MAX;
         let receipts = &mut self.receipts;
         while receipts.received < self.expected
+            && receipts.closed() == 0
             && Instant::now() < until
             && !stop.requested()
             && receipts.error.is_none()
@@ -296,7 +303,7 @@ impl<'o> Run<'o> {
 
 impl Report {
     pub(crate) fn complete(&self) -> bool {
-        self.missing == 0 && self.out_of_order == 0 && self.refused == 0
+        (self.missing, self.out_of_order, self.refused, self.closed) == (0, 0, 0, 0)
     }
 }
 
@@ -318,6 +325,13 @@ impl fmt::Display for Report {
             "{} of {} received, {} missing, {} out of order, {} publications refused",
             self.received, self.expected, self.missing, self.out_of_order, self.refused
         )?;
+        if let Some(first) = &self.first_closed {
+            writeln!(
+                f,
+                "{} connections closed by the server, first: {first}",
+                self.closed
+            )?;
+        }
         if let Some(per_cpu) = self.deliveries_per_cpu_s {
             writeln!(f, "per server CPU-second: {per_cpu:.0} deliveries")?;
         }

@@ -1,5 +1,6 @@
 //! What comes: every subscriber checks order and completeness, for each publisher and channel.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use super::layout::Layout;
@@ -9,7 +10,7 @@ use crate::clients::twins::Twins;
 use crate::clients::websocket;
 use crate::net::{Event, Key, Net};
 use crate::record::Latencies;
-use crate::scenarios::crowd::Member;
+use crate::scenarios::crowd::{Member, Trouble};
 
 /// What was sent and what came of it.
 pub(super) struct Receipts {
@@ -28,6 +29,10 @@ pub(super) struct Receipts {
     pub(super) out_of_order: u64,
     /// Publications that the server would not take.
     pub(super) refused: u64,
+    /// Connections that the server has closed.
+    closed: HashSet<usize>,
+    pub(super) first_closed: Option<String>,
+    /// What came that nobody can have sent: it ends the run.
     pub(super) error: Option<String>,
 }
 
@@ -50,6 +55,8 @@ impl Receipts {
             received: 0,
             out_of_order: 0,
             refused: 0,
+            closed: HashSet::new(),
+            first_closed: None,
             error: None,
         }
     }
@@ -72,12 +79,7 @@ impl Receipts {
     pub(super) fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) {
         match event {
             Event::Connected => {}
-            Event::Closed(error) => {
-                self.error.get_or_insert(format!(
-                    "the server closed connection {}: {error:?}",
-                    key.tag
-                ));
-            }
+            Event::Closed(error) => self.on_closed(key.tag, &format!("ended: {error:?}")),
             Event::Data(mut bytes) => {
                 let now = Instant::now();
                 while !bytes.is_empty() && self.error.is_none() {
@@ -128,9 +130,16 @@ impl Receipts {
         for what in heard {
             self.on_heard(key.tag, &what, now);
         }
-        if let Err(problem) = fed {
-            self.error
-                .get_or_insert(format!("connection {}: {problem}", key.tag));
+        match fed {
+            Ok(()) => {}
+            Err(closed @ Trouble::Closed(_)) => {
+                self.on_closed(key.tag, &closed.to_string());
+                return bytes.len();
+            }
+            Err(broken @ Trouble::Broken(_)) => {
+                self.error
+                    .get_or_insert(format!("connection {}: {broken}", key.tag));
+            }
         }
         if let Some(before) = before
             && self.due[key.tag] == before + 1
@@ -138,6 +147,19 @@ impl Receipts {
             self.twins.keep(before, part);
         }
         part.len()
+    }
+
+    /// The server does not want a connection any more: what was published for it from then on will be missing.
+    fn on_closed(&mut self, connection: usize, how: &str) {
+        if self.closed.insert(connection) {
+            self.first_closed
+                .get_or_insert_with(|| format!("connection {connection} {how}"));
+        }
+    }
+
+    /// How many connections the server has closed.
+    pub(super) fn closed(&self) -> usize {
+        self.closed.len()
     }
 
     fn on_heard(&mut self, connection: usize, heard: &Heard, now: Instant) {
