@@ -396,6 +396,23 @@ fn the_load_bound_spreads_a_crowd_behind_one_key() {
 }
 
 #[test]
+fn the_load_bound_spreads_a_crowd_also_between_two_looks_at_the_loads() {
+    let mut world = World::of(&["a", "b", "c"]);
+    let mut routes = world.table.take_changes().routes.expect("changed");
+    let mut taken = [0; 3];
+    for _ in 0..300 {
+        taken[routes.choose(7, world.now).expect("somebody").member] += 1;
+    }
+    assert!(taken.iter().all(|count| *count <= 126), "{taken:?}");
+    // What others have opened meanwhile is seen at the next look.
+    let least = (0..3).min_by_key(|node| taken[*node]).expect("three");
+    let crowded = routes.route(least).expect("known").node.clone();
+    crowded.report(10_000);
+    let choice = routes.choose(7, world.now + Duration::from_secs(1));
+    assert_ne!(choice.expect("somebody").member, least);
+}
+
+#[test]
 fn a_node_of_weight_zero_is_listed_and_takes_none() {
     let mut world = World::of(&["a", "b"]);
     world.view("b").record.weight = 0;
