@@ -1,6 +1,8 @@
-//! `http`: requests for one page on connections that stay, closed loop, one at a time on each. Every answer has to
-//! be 200 with the same body as the first.
+//! `http`: requests for one page on connections that stay, one at a time on each. Closed loop, or open loop (`--rate`:
+//! a request that is due while the one before is not answered waits, and its latency counts from when it was due).
+//! Every answer has to be 200 with the same body as the first.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -12,6 +14,8 @@ use super::Stop;
 use super::open::{Opening, check_descriptors, open};
 use super::window::Times;
 use crate::net::{Event, Key, Net};
+use crate::options::positive;
+use crate::pace::{self, Pace};
 use crate::process::CpuUse;
 use crate::record::{Latencies, Summary};
 use crate::report::Output;
@@ -30,6 +34,9 @@ pub(crate) struct Options {
     connections: u64,
     #[command(flatten)]
     times: Times,
+    /// Requests per second over all connections [default: closed loop]
+    #[arg(long, value_parser = positive)]
+    rate: Option<f64>,
     /// Process whose CPU time counts; may be given several times
     #[arg(long = "server-pid", value_name = "PID")]
     server_pids: Vec<u32>,
@@ -56,14 +63,21 @@ struct Asker {
     key: Key,
     /// What came so far of an answer that did not come whole.
     partial: Vec<u8>,
-    asked: Instant,
+    /// When the request under way was due.
+    asked: Option<Instant>,
+    /// When those behind it were.
+    waiting: VecDeque<Instant>,
 }
 
 struct Run {
     request: Vec<u8>,
     askers: Vec<Asker>,
+    closed_loop: bool,
     /// The body of the first answer.
     body: Option<Vec<u8>>,
+    /// The latest answer that was parsed: those that are the same, which is most of them within a second, are only
+    /// compared with it.
+    twin: Vec<u8>,
     latencies: Latencies,
     requests: u64,
     problem: Option<String>,
@@ -110,16 +124,25 @@ pub(crate) fn run(
             .map(|member| Asker {
                 key: member.key,
                 partial: Vec::new(),
-                asked: started,
+                asked: None,
+                waiting: VecDeque::new(),
             })
             .collect(),
+        closed_loop: options.rate.is_none(),
         body: None,
+        twin: Vec::new(),
         latencies: Latencies::new(),
         requests: 0,
         problem: None,
     };
-    for asker in &run.askers {
-        net.send(asker.key, &run.request);
+    let mut pace = options.rate.map(|rate| Pace::new(started, rate));
+    let mut next = 0;
+    if pace.is_some() {
+        net.gather(pace::TICK);
+    } else {
+        for index in 0..run.askers.len() {
+            run.ask(&mut net, index, started);
+        }
     }
     let mut window = options.times.window(started, &options.server_pids);
     loop {
@@ -131,6 +154,12 @@ pub(crate) fn run(
         if window.is_over(now) || stop.requested() {
             break;
         }
+        if let Some(pace) = &mut pace {
+            while let Some(due) = pace.take(now) {
+                run.ask(&mut net, next, due);
+                next = (next + 1) % run.askers.len();
+            }
+        }
         output.progress(now, || {
             format!(
                 "{:.1} s, {} requests",
@@ -138,7 +167,11 @@ pub(crate) fn run(
                 run.requests
             )
         });
-        net.turn(Some(window.next_at()), &mut |net, key, event| {
+        let wake = window.next_at();
+        let wake = pace
+            .as_ref()
+            .map_or(wake, |pace| pace.next_look(now).min(wake));
+        net.turn(Some(wake), &mut |net, key, event| {
             run.on_event(net, key, event);
         })?;
         if let Some(problem) = run.problem {
@@ -160,6 +193,17 @@ pub(crate) fn run(
 }
 
 impl Run {
+    /// A request is due on a connection.
+    fn ask(&mut self, net: &mut impl Net, index: usize, due: Instant) {
+        let asker = &mut self.askers[index];
+        if asker.asked.is_some() {
+            asker.waiting.push_back(due);
+        } else {
+            asker.asked = Some(due);
+            net.send(asker.key, &self.request);
+        }
+    }
+
     fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) {
         let result = match event {
             Event::Connected => Ok(()),
@@ -174,10 +218,13 @@ impl Run {
 
     fn on_bytes(&mut self, net: &mut impl Net, key: Key, bytes: &[u8]) -> Result<(), String> {
         let asker = &mut self.askers[key.tag];
-        let is_whole = if asker.partial.is_empty() {
+        let is_whole = if asker.partial.is_empty() && bytes == self.twin {
+            true
+        } else if asker.partial.is_empty() {
             let is_whole = check(bytes, &mut self.body)?;
-            if !is_whole {
-                asker.partial.extend_from_slice(bytes);
+            match is_whole {
+                true => self.twin = bytes.to_vec(),
+                false => asker.partial.extend_from_slice(bytes),
             }
             is_whole
         } else {
@@ -187,10 +234,16 @@ impl Run {
         if is_whole {
             let now = Instant::now();
             asker.partial.clear();
-            self.latencies.record(asker.asked, now);
+            let asked = asker.asked.take().ok_or("an answer to nothing")?;
+            self.latencies.record(asked, now);
             self.requests += 1;
-            asker.asked = now;
-            net.send(key, &self.request);
+            let next = match self.closed_loop {
+                true => Some(now),
+                false => asker.waiting.pop_front(),
+            };
+            if let Some(due) = next {
+                self.ask(net, key.tag, due);
+            }
         }
         Ok(())
     }
