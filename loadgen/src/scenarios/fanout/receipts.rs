@@ -244,4 +244,24 @@ mod tests {
         assert!(heard(0, 4).is_err());
         assert!(heard(0, 9).is_err());
     }
+
+    #[test]
+    fn a_connection_that_the_server_closes_is_counted_once_and_the_run_goes_on() {
+        let layout = Layout {
+            subscribers: 2,
+            publishers: 1,
+            channels: 1,
+            per_subscriber: 1,
+        };
+        let mut receipts = Receipts::new(layout, Vec::new());
+        receipts.on_closed(1, &Trouble::Closed(3008).to_string());
+        receipts.on_closed(1, "ended: None");
+        receipts.on_closed(0, "ended: None");
+        assert_eq!(receipts.closed(), 2);
+        assert_eq!(
+            receipts.first_closed.as_deref(),
+            Some("connection 1 closed with 3008")
+        );
+        assert_eq!(receipts.error, None);
+    }
 }
