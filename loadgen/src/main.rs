@@ -21,14 +21,12 @@ use clap::Parser;
 use crate::net::{EpollNet, RingNet};
 use crate::options::{Cli, Command, Engine};
 use crate::report::Output;
-use crate::scenarios::{
-    Stop, bulk, channels, connect, echo, fanout, http, idle, million, pairs, redis_publish,
-    serve_echo, watch,
-};
+use crate::scenarios::driver::Driver;
+use crate::scenarios::{Report, Scenario, Stop, bulk, echo, pairs, serve_echo, watch};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let output = Output::new(cli.command.json());
+    let output = Output::new(cli.json);
     match run(&cli.command, &output) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
@@ -41,120 +39,47 @@ fn main() -> ExitCode {
 
 /// Runs a command; false: it ran, and what it found is not as it should be.
 fn run(command: &Command, output: &Output) -> Result<bool> {
-    let stop = Stop::on_signals()?;
+    let stop = &Stop::on_signals()?;
     match command {
-        Command::Connect(options) => {
-            let report = connect::run(&options.scenario(), output, &stop)?;
-            output.finish(&report);
-            Ok(report.all_stood())
-        }
-        Command::ProbeConnect(options) => {
-            let report = connect::run(&options.scenario(), output, &stop)?;
-            output.finish(&report);
-            Ok(report.all_stood())
-        }
-        Command::Echo(options) => {
-            let report = run_echo(&options.scenario("echo"), options.engine(), output, &stop)?;
-            output.finish(&report);
-            Ok(report.complete())
-        }
-        Command::Relay(options) => {
-            let report = run_echo(&options.scenario("relay"), options.engine(), output, &stop)?;
-            output.finish(&report);
-            Ok(report.complete())
-        }
-        Command::ServeEcho(options) => {
-            serve_echo::run(options.listen, output, &stop).map(|()| true)
-        }
-        Command::Bulk(options) => {
-            let report = bulk::run(options, output, &stop)?;
-            output.finish(&report);
-            Ok(report.complete())
-        }
+        Command::Connect(options) => drive(options, output, stop),
+        Command::ProbeConnect(options) => drive(options, output, stop),
+        Command::Echo(options) => drive(&echo::Named("echo", options), output, stop),
+        Command::Relay(options) => drive(&echo::Named("relay", options), output, stop),
+        Command::Fanout(options) => drive(options, output, stop),
+        Command::RedisPublish(options) => drive(options, output, stop),
+        Command::Http(options) => drive(options, output, stop),
+        Command::Channels(options) => drive(options, output, stop),
+        Command::Idle(options) => drive(options, output, stop),
+        Command::Million(options) => drive(options, output, stop),
+        Command::Bulk(options) => Ok(finish(&bulk::run(options, output, stop)?, output)),
+        Command::Watch(options) => Ok(finish(&watch::run(options, output, stop)?, output)),
+        Command::Pairs(options) => Ok(finish(&pairs::run(options)?, output)),
+        Command::ServeEcho(options) => serve_echo::run(options.listen, output, stop).map(|()| true),
         Command::ServeBulk(options) => {
-            bulk::serve::run(options.listen, output, &stop).map(|()| true)
-        }
-        Command::Fanout(options) => {
-            let report = match engine(options.engine(), output)? {
-                Loop::Ring(net) => fanout::run(*net, &options.scenario(), output, &stop)?,
-                Loop::Epoll(net) => fanout::run(*net, &options.scenario(), output, &stop)?,
-            };
-            output.finish(&report);
-            Ok(report.complete())
-        }
-        Command::RedisPublish(options) => {
-            let scenario = options.scenario()?;
-            let report = match engine(options.engine(), output)? {
-                Loop::Ring(net) => redis_publish::run(*net, &scenario, output, &stop)?,
-                Loop::Epoll(net) => redis_publish::run(*net, &scenario, output, &stop)?,
-            };
-            output.finish(&report);
-            Ok(report.complete())
-        }
-        Command::Http(options) => {
-            let report = match engine(None, output)? {
-                Loop::Ring(net) => http::run(*net, options, output, &stop)?,
-                Loop::Epoll(net) => http::run(*net, options, output, &stop)?,
-            };
-            output.finish(&report);
-            Ok(true)
-        }
-        Command::Channels(options) => {
-            let report = match engine(None, output)? {
-                Loop::Ring(net) => channels::run(*net, options, output, &stop)?,
-                Loop::Epoll(net) => channels::run(*net, options, output, &stop)?,
-            };
-            output.finish(&report);
-            Ok(report.complete())
-        }
-        Command::Idle(options) => {
-            let report = idle::run(&options.scenario(), output, &stop)?;
-            output.finish(&report);
-            Ok(true)
-        }
-        Command::Million(options) => {
-            let report = million::run(&options.scenario(), output, &stop)?;
-            output.finish(&report);
-            Ok(report.complete())
-        }
-        Command::Watch(options) => {
-            let summary = watch::run(&options.scenario()?, output, &stop)?;
-            output.finish(&summary);
-            Ok(summary.ok())
-        }
-        Command::Pairs(options) => {
-            let report = pairs::run(options)?;
-            output.finish(&report);
-            Ok(report.ok())
+            bulk::serve::run(options.listen, output, stop).map(|()| true)
         }
     }
 }
 
-fn run_echo(
-    options: &echo::Options,
-    wanted: Option<Engine>,
-    output: &Output,
-    stop: &Stop,
-) -> Result<echo::Report> {
-    match engine(wanted, output)? {
-        Loop::Ring(net) => echo::run(*net, options, output, stop),
-        Loop::Epoll(net) => echo::run(*net, options, output, stop),
-    }
-}
-
-enum Loop {
-    Ring(Box<RingNet>),
-    Epoll(Box<EpollNet>),
-}
-
-/// The event loop asked for; unasked the ring, and epoll where there is no io_uring.
-fn engine(wanted: Option<Engine>, output: &Output) -> Result<Loop> {
+/// Over the event loop that the scenario asks for; unasked the ring, and epoll where there is no io_uring.
+fn drive(scenario: &impl Scenario, output: &Output, stop: &Stop) -> Result<bool> {
+    let wanted = scenario.engine();
     if wanted != Some(Engine::Epoll) {
         match RingNet::new() {
-            Ok(net) => return Ok(Loop::Ring(Box::new(net))),
+            Ok(net) => {
+                let report = scenario.run(Driver { net, output, stop })?;
+                return Ok(finish(&report, output));
+            }
             Err(error) if wanted.is_some() => return Err(error.into()),
             Err(error) => output.warn(&format!("using epoll: {error}")),
         }
     }
-    Ok(Loop::Epoll(Box::new(EpollNet::new()?)))
+    let net = EpollNet::new()?;
+    let report = scenario.run(Driver { net, output, stop })?;
+    Ok(finish(&report, output))
+}
+
+fn finish(report: &impl Report, output: &Output) -> bool {
+    output.finish(report);
+    report.complete()
 }

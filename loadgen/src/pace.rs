@@ -35,12 +35,12 @@ impl Pace {
         self.start + Duration::from_secs_f64(n as f64 / self.per_second)
     }
 
-    /// The intended time of the next event if it has come, and moves on to the one after.
-    pub(crate) fn take(&mut self, now: Instant) -> Option<Instant> {
-        let intended = self.next_at();
+    /// Number and intended time of the next event if that has come, and moves on to the one after.
+    pub(crate) fn take(&mut self, now: Instant) -> Option<(u64, Instant)> {
+        let (number, intended) = (self.taken, self.next_at());
         (intended <= now).then(|| {
             self.taken += 1;
-            intended
+            (number, intended)
         })
     }
 
@@ -60,6 +60,51 @@ impl Pace {
     }
 }
 
+/// Whose turn it is to send: connections one after the other at a rate (open loop), or each at the start and from
+/// then on as soon as it has its answer (closed loop).
+#[derive(Debug)]
+pub(crate) enum Turns {
+    Open { pace: Pace, connections: usize },
+    Closed { to_begin: std::ops::Range<usize> },
+}
+
+impl Turns {
+    /// `rate` per second over all connections; `None`: closed loop.
+    pub(crate) fn new(start: Instant, rate: Option<f64>, connections: usize) -> Self {
+        match rate {
+            Some(rate) => Self::Open {
+                pace: Pace::new(start, rate),
+                connections,
+            },
+            None => Self::Closed {
+                to_begin: 0..connections,
+            },
+        }
+    }
+
+    pub(crate) fn is_closed_loop(&self) -> bool {
+        matches!(self, Self::Closed { .. })
+    }
+
+    /// The next connection whose turn has come, and when it was due.
+    pub(crate) fn take(&mut self, now: Instant) -> Option<(usize, Instant)> {
+        match self {
+            Self::Open { pace, connections } => pace
+                .take(now)
+                .map(|(number, due)| ((number % *connections as u64) as usize, due)),
+            Self::Closed { to_begin } => to_begin.next().map(|index| (index, now)),
+        }
+    }
+
+    /// When to look again; `None`: there is nothing to wait for but answers.
+    pub(crate) fn next_look(&self, now: Instant) -> Option<Instant> {
+        match self {
+            Self::Open { pace, .. } => Some(pace.next_look(now)),
+            Self::Closed { .. } => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,16 +113,35 @@ mod tests {
     fn events_are_due_by_the_rate_and_not_by_the_caller() {
         let start = Instant::now();
         let mut pace = Pace::new(start, 1000.0);
-        assert_eq!(pace.take(start), Some(start));
+        assert_eq!(pace.take(start), Some((0, start)));
         assert_eq!(pace.take(start), None);
         // The caller stalls for 10 ms: all ten are due, each with its own intended time.
         let late = start + Duration::from_millis(10);
         let mut due = Vec::new();
-        while let Some(intended) = pace.take(late) {
-            due.push((intended - start).as_millis());
+        while let Some((number, intended)) = pace.take(late) {
+            due.push((number, (intended - start).as_millis()));
         }
-        assert_eq!(due, (1..=10).collect::<Vec<_>>());
+        let each_in_turn: Vec<_> = (1..=10).map(|n| (n, u128::from(n))).collect();
+        assert_eq!(due, each_in_turn);
         assert_eq!(pace.taken(), 11);
+    }
+
+    #[test]
+    fn connections_take_turns_at_a_rate_and_begin_once_without_one() {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(1);
+        let indices = |turns: &mut Turns| -> Vec<usize> {
+            std::iter::from_fn(|| turns.take(later))
+                .map(|(index, _)| index)
+                .collect()
+        };
+        let mut open = Turns::new(start, Some(4.0), 3);
+        assert_eq!(indices(&mut open), [0, 1, 2, 0, 1]);
+        assert!(open.next_look(later) > Some(later) && !open.is_closed_loop());
+        let mut closed = Turns::new(start, None, 3);
+        assert_eq!(indices(&mut closed), [0, 1, 2]);
+        assert_eq!(indices(&mut closed), [0; 0]);
+        assert!(closed.next_look(later).is_none() && closed.is_closed_loop());
     }
 
     #[test]

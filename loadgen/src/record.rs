@@ -128,7 +128,7 @@ mod tests {
             } else {
                 now.max(pace.next_at())
             };
-            while let Some(intended) = pace.take(now) {
+            while let Some((_, intended)) = pace.take(now) {
                 latencies.record(intended, now + Duration::from_micros(100));
             }
         }

@@ -4,22 +4,23 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, ensure};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::Stop;
+use super::Scenario;
 use super::crowd::{Member, gather};
+use super::driver::{Driver, Workload};
 use super::window::Times;
 use crate::clients::centrifuge;
 use crate::clients::link::LinkEvent;
 use crate::clients::pubsub::{Protocol, Role};
 use crate::clients::websocket::{self, Frame, PING, PONG, TEXT};
 use crate::net::{Event, Key, Net};
+use crate::options::{Engine, count};
 use crate::pace::{self, Pace};
 use crate::process::{self, CpuUse, Memory};
 use crate::record::{Latencies, Summary};
-use crate::report::Output;
 use crate::target::Target;
 
 /// Commands of one frame.
@@ -40,8 +41,8 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     channels: u64,
     /// Connections that the subscriptions are spread over
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1000))]
-    connections: u64,
+    #[arg(long, default_value_t = 8, value_parser = count(1..=1000))]
+    connections: usize,
     /// Publications per second
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     rate: u64,
@@ -50,9 +51,9 @@ pub(crate) struct Options {
     /// Process whose memory and CPU time count
     #[arg(long, value_name = "PID")]
     server_pid: u32,
-    /// Report as JSON on stdout
-    #[arg(long)]
-    pub(crate) json: bool,
+    /// Event loop of the load generator [default: ring, or epoll where there is no io_uring]
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
 }
 
 /// What `channels` found.
@@ -61,7 +62,7 @@ pub(crate) struct Report {
     scenario: &'static str,
     url: String,
     channels: u64,
-    connections: u64,
+    connections: usize,
     rate: u64,
     /// CPU seconds of the server until all subscriptions stood.
     subscribe_cpu_s: f64,
@@ -77,159 +78,85 @@ pub(crate) struct Report {
     cpu: CpuUse,
 }
 
-impl Report {
-    pub(crate) fn complete(&self) -> bool {
-        self.missing == 0
-    }
-}
-
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Data {
     n: u64,
 }
 
 struct Run {
     members: Vec<Member>,
+    channels: u64,
+    /// Connections that subscribe; the one behind them publishes.
+    subscribers: usize,
     /// Subscriptions asked for and answered, by connection.
     asked: Vec<u64>,
     answered: Vec<u64>,
     /// By connection: how many it has to subscribe to.
     share: Vec<u64>,
-    pace: Pace,
+    /// Of the publications; `None`: all are still subscribing.
+    pace: Option<Pace>,
     received: u64,
     refused: u64,
     in_window: u64,
     latencies: Latencies,
-    problem: Option<String>,
+    error: Option<String>,
 }
 
-pub(crate) fn run(
-    mut net: impl Net,
-    options: &Options,
-    output: &Output,
-    stop: &Stop,
-) -> Result<Report> {
-    let target = Target::parse(&options.url)?;
-    let subscribers = options.connections.min(options.channels);
-    let members = gather(
-        &mut net,
-        Protocol::Centrifuge,
-        |_| &target,
-        subscribers as usize + 1,
-        // What it subscribes to comes later.
-        |_| Role::Publisher(Vec::new()),
-        output,
-        stop,
-    )?;
-    let before = process::memory(options.server_pid)?;
-    let cpu_before = process::cpu_time(options.server_pid)?;
-    let mut run = Run {
-        members,
-        asked: vec![0; subscribers as usize],
-        answered: vec![0; subscribers as usize],
-        share: (0..subscribers)
-            .map(|number| {
-                options.channels / subscribers + u64::from(number < options.channels % subscribers)
-            })
-            .collect(),
-        pace: Pace::new(Instant::now(), options.rate as f64),
-        received: 0,
-        refused: 0,
-        in_window: 0,
-        latencies: Latencies::new(),
-        problem: None,
-    };
-    for number in 0..subscribers as usize {
-        run.subscribe_more(&mut net, number, subscribers);
-    }
-    let until = Instant::now() + SUBSCRIBE_MAX;
-    loop {
-        let stand: u64 = run.answered.iter().sum();
-        if stand == options.channels {
-            break;
-        }
-        let now = Instant::now();
-        if now >= until || stop.requested() {
-            bail!(
-                "{stand} of {} subscriptions stood when the time was over",
-                options.channels
-            );
-        }
-        output.progress(now, || {
-            format!("{stand} of {} subscribed", options.channels)
-        });
-        run.turn(&mut net, until, subscribers)?;
-    }
-    let subscribe_cpu_s = (process::cpu_time(options.server_pid)? - cpu_before).as_secs_f64();
-    let after = process::memory(options.server_pid)?;
+impl Scenario for Options {
+    type Report = Report;
 
-    net.gather(pace::TICK);
-    let started = Instant::now();
-    run.pace = Pace::new(started, options.rate as f64);
-    let mut window = options.times.window(started, &[options.server_pid]);
-    let publisher = run
-        .members
-        .last()
-        .map(|member| member.key)
-        .context("a publisher")?;
-    let mut published = 0;
-    loop {
-        let now = Instant::now();
-        if window.begins(now)? {
-            run.in_window = 0;
-            run.latencies.clear();
-        }
-        if window.is_over(now) || stop.requested() {
-            break;
-        }
-        let mut commands = String::new();
-        while run.pace.take(now).is_some() {
-            let channel = published * STRIDE % options.channels;
-            if !commands.is_empty() {
-                commands.push('\n');
-            }
-            commands.push_str(&centrifuge::publish(
-                published as u32 % 1_000_000_000 + 2,
-                &name(channel),
-                &format!(r#"{{"n":{published}}}"#),
-            ));
-            published += 1;
-        }
-        if !commands.is_empty() {
-            send_text(&mut net, publisher, &commands);
-        }
-        output.progress(now, || format!("{published} published"));
-        run.turn(
-            &mut net,
-            window.next_at().min(run.pace.next_look(now)),
-            subscribers,
-        )?;
+    fn engine(&self) -> Option<Engine> {
+        self.engine
     }
-    let publications = run.in_window;
-    let cpu = window.finish(Instant::now())?;
-    let latency = run.latencies.summary();
-    let until = Instant::now() + DRAIN_MAX;
-    while run.received + run.refused < published && Instant::now() < until {
-        run.turn(&mut net, until, subscribers)?;
+
+    fn run(&self, mut driver: Driver<'_, impl Net>) -> Result<Report> {
+        let target = Target::parse(&self.url)?;
+        let subscribers = self.connections.min(self.channels as usize);
+        // What each subscribes to comes later.
+        let role = |_| Role::Publisher(Vec::new());
+        let protocol = Protocol::Centrifuge;
+        let members = gather(&mut driver, protocol, |_| &target, subscribers + 1, role)?;
+        let before = process::memory(self.server_pid)?;
+        let cpu_before = process::cpu_time(self.server_pid)?;
+        let mut run = Run::new(members, self.channels);
+        for number in 0..subscribers {
+            run.subscribe_more(&mut driver.net, number);
+        }
+        let all_stand = |run: &Run| run.stand() == self.channels;
+        ensure!(
+            driver.wait_until(&mut run, SUBSCRIBE_MAX, all_stand)?,
+            "{} of {} subscriptions stood when the time was over",
+            run.stand(),
+            self.channels
+        );
+        let subscribe_cpu_s = (process::cpu_time(self.server_pid)? - cpu_before).as_secs_f64();
+        let after = process::memory(self.server_pid)?;
+
+        driver.net.gather(pace::TICK);
+        let started = Instant::now();
+        run.pace = Some(Pace::new(started, self.rate as f64));
+        let cpu = driver.measure(&mut run, self.times.window(started, &[self.server_pid]))?;
+        let (publications, latency) = (run.in_window, run.latencies.summary());
+        driver.wait_until(&mut run, DRAIN_MAX, |run| run.under_way() == 0)?;
+        Ok(Report {
+            scenario: "channels",
+            url: self.url.clone(),
+            channels: self.channels,
+            connections: subscribers,
+            rate: self.rate,
+            subscribe_cpu_s,
+            resident_per_channel: after.resident.saturating_sub(before.resident) as f64
+                / self.channels as f64,
+            before,
+            after,
+            publications,
+            publications_per_cpu_s: cpu.per_server_cpu_s(publications),
+            refused: run.refused,
+            missing: run.under_way(),
+            latency,
+            cpu,
+        })
     }
-    Ok(Report {
-        scenario: "channels",
-        url: options.url.clone(),
-        channels: options.channels,
-        connections: subscribers,
-        rate: options.rate,
-        subscribe_cpu_s,
-        resident_per_channel: after.resident.saturating_sub(before.resident) as f64
-            / options.channels as f64,
-        before,
-        after,
-        publications,
-        publications_per_cpu_s: cpu.per_server_cpu_s(publications),
-        refused: run.refused,
-        missing: published.saturating_sub(run.received + run.refused),
-        latency,
-        cpu,
-    })
 }
 
 /// Sends one masked text frame.
@@ -261,13 +188,45 @@ fn name(channel: u64) -> String {
 }
 
 impl Run {
+    fn new(members: Vec<Member>, channels: u64) -> Self {
+        let subscribers = members.len() - 1;
+        let (each, more) = (channels / subscribers as u64, channels % subscribers as u64);
+        Self {
+            members,
+            channels,
+            subscribers,
+            asked: vec![0; subscribers],
+            answered: vec![0; subscribers],
+            share: (0..subscribers as u64)
+                .map(|number| each + u64::from(number < more))
+                .collect(),
+            pace: None,
+            received: 0,
+            refused: 0,
+            in_window: 0,
+            latencies: Latencies::new(),
+            error: None,
+        }
+    }
+
+    /// Subscriptions that stand.
+    fn stand(&self) -> u64 {
+        self.answered.iter().sum()
+    }
+
+    /// Publications of which nothing has come yet.
+    fn under_way(&self) -> u64 {
+        let published = self.pace.as_ref().map_or(0, Pace::taken);
+        published.saturating_sub(self.received + self.refused)
+    }
+
     /// The next commands of a connection that has the answers to all before.
-    fn subscribe_more(&mut self, net: &mut impl Net, number: usize, subscribers: u64) {
+    fn subscribe_more(&mut self, net: &mut impl Net, number: usize) {
         let more = BATCH.min(self.share[number] - self.asked[number]);
         let commands: Vec<String> = (0..more)
             .map(|offset| {
                 let nth = self.asked[number] + offset;
-                let channel = nth * subscribers + number as u64;
+                let channel = nth * self.subscribers as u64 + number as u64;
                 centrifuge::subscribe(nth as u32 + 2, &name(channel), None)
             })
             .collect();
@@ -277,33 +236,9 @@ impl Run {
         }
     }
 
-    fn turn(&mut self, net: &mut impl Net, until: Instant, subscribers: u64) -> Result<()> {
-        net.turn(Some(until), &mut |net, key, event| {
-            let result = match event {
-                Event::Connected => Ok(()),
-                Event::Closed(error) => Err(format!("closed by the server: {error:?}")),
-                Event::Data(bytes) => self.on_bytes(net, key, bytes, subscribers),
-            };
-            if let Err(what) = result {
-                self.problem
-                    .get_or_insert_with(|| format!("connection {}: {what}", key.tag));
-            }
-        })?;
-        match &self.problem {
-            None => Ok(()),
-            Some(problem) => bail!("{problem}"),
-        }
-    }
-
-    fn on_bytes(
-        &mut self,
-        net: &mut impl Net,
-        key: Key,
-        bytes: &[u8],
-        subscribers: u64,
-    ) -> Result<(), String> {
+    fn on_bytes(&mut self, net: &mut impl Net, key: Key, bytes: &[u8]) -> Result<(), String> {
         let now = Instant::now();
-        let is_publisher = key.tag as u64 == subscribers;
+        let is_publisher = key.tag == self.subscribers;
         let (pace, mut answered, mut pushed, mut refused) = (&self.pace, 0, 0, 0);
         let mut problem = None;
         let latencies = &mut self.latencies;
@@ -329,9 +264,9 @@ impl Run {
                 }
                 answered += u64::from(line.subscribe.is_some());
                 if let Some(publication) = line.push.and_then(|push| push.publication) {
-                    match serde_json::from_str::<Data>(publication.data.get()) {
-                        Ok(Data { n }) => latencies.record(pace.at(n), now),
-                        Err(error) => problem = Some(format!("other data came: {error}")),
+                    match (serde_json::from_str::<Data>(publication.data.get()), pace) {
+                        (Ok(Data { n }), Some(pace)) => latencies.record(pace.at(n), now),
+                        other => problem = Some(format!("other data came: {:?}", other.0)),
                     }
                     pushed += 1;
                 }
@@ -348,10 +283,65 @@ impl Run {
         if answered > 0 {
             self.answered[key.tag] += answered;
             if self.answered[key.tag] == self.asked[key.tag] {
-                self.subscribe_more(net, key.tag, subscribers);
+                self.subscribe_more(net, key.tag);
             }
         }
         Ok(())
+    }
+}
+
+impl Workload for Run {
+    fn send_due(&mut self, net: &mut impl Net, now: Instant) -> Option<Instant> {
+        let pace = self.pace.as_mut()?;
+        let mut commands = String::new();
+        while let Some((number, _)) = pace.take(now) {
+            if !commands.is_empty() {
+                commands.push('\n');
+            }
+            commands.push_str(&centrifuge::publish(
+                number as u32 % 1_000_000_000 + 2,
+                &name(number * STRIDE % self.channels),
+                &format!(r#"{{"n":{number}}}"#),
+            ));
+        }
+        if !commands.is_empty() {
+            send_text(net, self.members[self.subscribers].key, &commands);
+        }
+        Some(pace.next_look(now))
+    }
+
+    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) {
+        let result = match event {
+            Event::Connected => Ok(()),
+            Event::Closed(error) => Err(format!("closed by the server: {error:?}")),
+            Event::Data(bytes) => self.on_bytes(net, key, bytes),
+        };
+        if let Err(what) = result {
+            self.error
+                .get_or_insert_with(|| format!("connection {}: {what}", key.tag));
+        }
+    }
+
+    fn begin_window(&mut self) {
+        self.in_window = 0;
+        self.latencies.clear();
+    }
+
+    fn progress(&self) -> String {
+        match &self.pace {
+            None => format!("{} of {} subscribed", self.stand(), self.channels),
+            Some(pace) => format!("{} published", pace.taken()),
+        }
+    }
+
+    fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+}
+
+impl super::Report for Report {
+    fn complete(&self) -> bool {
+        self.missing == 0
     }
 }
 

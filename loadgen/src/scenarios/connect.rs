@@ -6,16 +6,18 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use clap::Args;
 use serde::Serialize;
 
-use super::Stop;
+use super::Scenario;
+use super::driver::Driver;
 use super::open::{Opening, check_descriptors, open};
 use crate::clients::link::LinkEvent;
 use crate::clients::websocket::{self, PING, PONG};
-use crate::net::{EpollNet, Event, Net};
+use crate::net::{Event, Net};
+use crate::options::{CONNECTIONS_MAX, DURATION_S_MAX, Engine, count, positive, seconds};
 use crate::process::{CpuUse, CpuWindow};
 use crate::record::Summary;
-use crate::report::Output;
 use crate::target::Target;
 
 /// What `connect` and `probe-connect` found.
@@ -39,33 +41,100 @@ pub(crate) struct Report {
     cpu: CpuUse,
 }
 
-/// Options of both commands.
-#[derive(Debug)]
+/// Open connections at a set pace, hold them, report handshake latency and failures by kind
+#[derive(Debug, Args)]
 pub(crate) struct Options {
-    pub(crate) url: String,
-    pub(crate) opening: Opening,
-    pub(crate) hold: Duration,
-    pub(crate) server_pids: Vec<u32>,
+    /// ws://HOST:PORT/PATH
+    url: String,
+    /// Connections to open
+    #[arg(long, default_value_t = 1000, value_parser = count(1..=CONNECTIONS_MAX))]
+    connections: usize,
+    /// New connections per second [default: as fast as handshakes complete]
+    #[arg(long, value_parser = positive)]
+    rate: Option<f64>,
+    /// Seconds to hold the connections once all were tried
+    #[arg(long, default_value = "0", value_parser = seconds(0..=DURATION_S_MAX))]
+    hold: Duration,
+    /// Seconds after which a handshake has failed
+    #[arg(long, default_value = "10", value_parser = seconds(1..=600))]
+    timeout: Duration,
 }
 
-pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Report> {
-    let target = Target::parse(&options.url)?;
-    let probe = options.opening.close_when_open;
-    if !probe {
-        check_descriptors(options.opening.count)?;
+/// Open and close connections at a set pace: "0 of 1,000 new connections failed" during a fault
+#[derive(Debug, Args)]
+pub(crate) struct ProbeOptions {
+    /// ws://HOST:PORT/PATH
+    url: String,
+    /// Connections to try
+    #[arg(long, default_value_t = 1000, value_parser = count(1..=CONNECTIONS_MAX))]
+    count: usize,
+    /// New connections per second
+    #[arg(long, default_value_t = 100.0, value_parser = positive)]
+    rate: f64,
+    /// Seconds after which a handshake has failed
+    #[arg(long, default_value = "10", value_parser = seconds(1..=600))]
+    timeout: Duration,
+    /// Process whose CPU time counts; may be given several times
+    #[arg(long = "server-pid", value_name = "PID")]
+    server_pids: Vec<u32>,
+}
+
+impl Scenario for Options {
+    type Report = Report;
+
+    fn engine(&self) -> Option<Engine> {
+        Some(Engine::Epoll)
     }
-    let mut net = EpollNet::new()?;
+
+    fn run(&self, driver: Driver<'_, impl Net>) -> Result<Report> {
+        check_descriptors(self.connections)?;
+        let opening = Opening {
+            count: self.connections,
+            rate: self.rate,
+            timeout: self.timeout,
+            close_when_open: false,
+        };
+        run(driver, "connect", &self.url, &opening, self.hold, &[])
+    }
+}
+
+impl Scenario for ProbeOptions {
+    type Report = Report;
+
+    fn engine(&self) -> Option<Engine> {
+        Some(Engine::Epoll)
+    }
+
+    fn run(&self, driver: Driver<'_, impl Net>) -> Result<Report> {
+        let opening = Opening {
+            count: self.count,
+            rate: Some(self.rate),
+            timeout: self.timeout,
+            close_when_open: true,
+        };
+        let (url, pids) = (&self.url, &self.server_pids);
+        run(driver, "probe-connect", url, &opening, Duration::ZERO, pids)
+    }
+}
+
+fn run<N: Net>(
+    mut driver: Driver<'_, N>,
+    scenario: &'static str,
+    url: &str,
+    opening: &Opening,
+    hold: Duration,
+    server_pids: &[u32],
+) -> Result<Report> {
+    let target = Target::parse(url)?;
     let run_id = fastrand::u32(..);
     let path = |number: usize| target.path_with("sid", &format!("c{run_id:08x}-{number}"));
-    let window = CpuWindow::start(&options.server_pids, Instant::now())?;
+    let window = CpuWindow::start(server_pids, Instant::now())?;
     let mut opened = open(
-        &mut net,
+        &mut driver,
         |_| &target,
-        &options.opening,
+        opening,
         path,
-        output,
-        stop,
-        &mut |net, key, event| {
+        &mut |net: &mut N, key, event| {
             if let LinkEvent::Frame(frame) = event
                 && frame.opcode == PING
             {
@@ -76,8 +145,9 @@ pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Rep
         },
     )?;
     let cpu = window.finish(Instant::now())?;
-    let until = Instant::now() + options.hold;
-    while !probe && Instant::now() < until && !stop.requested() {
+    let Driver { net, output, stop } = &mut driver;
+    let until = Instant::now() + hold;
+    while Instant::now() < until && !stop.requested() {
         let standing = opened.opened - opened.dropped;
         output.progress(Instant::now(), || format!("holding {standing} connections"));
         net.turn(Some(until), &mut |_, key, event| {
@@ -87,8 +157,8 @@ pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Rep
         })?;
     }
     Ok(Report {
-        scenario: if probe { "probe-connect" } else { "connect" },
-        url: options.url.clone(),
+        scenario,
+        url: url.to_owned(),
         attempted: opened.members.len() as u64,
         opened: opened.opened,
         failed: opened.failed(),
@@ -102,9 +172,9 @@ pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Rep
     })
 }
 
-impl Report {
+impl super::Report for Report {
     /// Every attempt came to an open connection that stayed.
-    pub(crate) fn all_stood(&self) -> bool {
+    fn complete(&self) -> bool {
         self.failed == 0 && self.dropped == 0
     }
 }

@@ -1,19 +1,16 @@
 //! Connections of publishers and subscribers in number: opened, and ready for what they are there for.
 //! What `fanout` and `idle` stand on.
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::Stop;
+use super::driver::Driver;
 use super::open::{Opening, open};
 use crate::clients::link::{Link, LinkEvent};
-use crate::clients::pubsub::{Heard, Protocol, Role, Session};
+use crate::clients::pubsub::{Heard, Protocol, Role, Session, Trouble};
 use crate::clients::subscriber::Deliveries;
-use crate::clients::websocket::{CLOSE, close_code};
 use crate::net::{Event, Key, Net};
-use crate::report::Output;
 use crate::target::Target;
 
 /// All must be ready within this after the last connection was opened.
@@ -25,24 +22,6 @@ pub(crate) struct Member {
     pub(crate) key: Key,
     pub(crate) link: Link,
     pub(crate) session: Session,
-}
-
-/// Why nothing more is to come from a connection.
-#[derive(Debug)]
-pub(crate) enum Trouble {
-    /// The server has closed it with this code.
-    Closed(u16),
-    /// What came is not to be understood.
-    Broken(String),
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Closed(code) => write!(f, "closed with {code}"),
-            Self::Broken(why) => f.write_str(why),
-        }
-    }
 }
 
 impl Member {
@@ -59,11 +38,9 @@ impl Member {
         let session = &mut self.session;
         let fed = self.link.feed(bytes, &mut |event| {
             if let LinkEvent::Frame(frame) = event {
-                if frame.opcode == CLOSE {
-                    trouble = Some(Trouble::Closed(close_code(frame.payload)));
-                } else if let Err(error) = session.receive(&frame, deliveries, &mut out, on_heard) {
-                    trouble = Some(Trouble::Broken(format!("{error:#}")));
-                }
+                trouble = session
+                    .receive(&frame, deliveries, &mut out, on_heard)
+                    .err();
             }
             trouble.is_none()
         });
@@ -80,20 +57,12 @@ impl Member {
 /// Opens `count` connections, number i to `target(i)` and for `role(i)`. Each says what it is there for as
 /// soon as it is open: a server closes those that say nothing.
 pub(crate) fn gather<'t>(
-    net: &mut impl Net,
+    driver: &mut Driver<'_, impl Net>,
     protocol: Protocol,
     target: impl Fn(usize) -> &'t Target,
     count: usize,
     role: impl Fn(usize) -> Role,
-    output: &Output,
-    stop: &Stop,
 ) -> Result<Vec<Member>> {
-    let opening = Opening {
-        count,
-        rate: None,
-        timeout: Duration::from_secs(10),
-        close_when_open: false,
-    };
     let paths = (0..count)
         .map(|number| protocol.path(target(number), number, &role(number)))
         .collect::<Result<Vec<_>>>()?;
@@ -106,18 +75,17 @@ pub(crate) fn gather<'t>(
         problem: None,
     };
     let opened = open(
-        net,
+        driver,
         &target,
-        &opening,
+        &Opening::at_once(count),
         |number| paths[number].clone(),
-        output,
-        stop,
         &mut |net, key, event| gathering.on_event(net, key, &role, event),
     )?;
     if let Some(problem) = gathering.problem {
         bail!("{problem}");
     }
     let mut members = opened.all()?;
+    let Driver { net, output, stop } = driver;
     let until = Instant::now() + READY_MAX;
     while gathering.ready < count {
         let (now, ready) = (Instant::now(), gathering.ready);
@@ -184,7 +152,7 @@ impl Gathering {
                     *ready += usize::from(heard == Heard::Ready);
                 });
                 if let Err(problem) = received {
-                    self.fail(key, &format!("{problem:#}"));
+                    self.fail(key, &problem.to_string());
                 }
             }
         }

@@ -7,36 +7,48 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
+use clap::Args;
 use serde::Serialize;
 
-use super::Stop;
+use super::Scenario;
+use super::driver::{Driver, Workload};
 use super::open::{Member, Opening, check_descriptors, open};
-use super::window::Times;
+use super::window::Measured;
 use crate::clients::link::{Link, LinkEvent};
 use crate::clients::websocket::{self, BINARY, CLOSE, PING, PONG, TEXT};
 use crate::net::{Event, Key, Net};
-use crate::pace::{self, Pace};
+use crate::options::{CONNECTIONS_MAX, Engine, count, positive};
+use crate::pace::{self, Turns};
 use crate::process::CpuUse;
 use crate::record::{Latencies, Summary};
-use crate::report::Output;
 use crate::target::Target;
 
 /// After the run, messages still under way may return within this.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
-/// Options of `echo` and `relay`.
-#[derive(Debug, Clone)]
+/// Messages that come back: closed loop, or open loop with --rate
+#[derive(Debug, Args)]
 pub(crate) struct Options {
-    pub(crate) scenario: &'static str,
-    pub(crate) url: String,
-    pub(crate) connections: usize,
-    pub(crate) size: usize,
-    pub(crate) times: Times,
-    /// Messages per second over all connections; `None`: closed loop.
-    pub(crate) rate: Option<f64>,
-    pub(crate) server_pids: Vec<u32>,
+    /// ws://HOST:PORT/PATH or tcp://HOST:PORT
+    url: String,
+    #[arg(long, default_value_t = 100, value_parser = count(1..=CONNECTIONS_MAX))]
+    connections: usize,
+    /// Bytes of a message
+    #[arg(long, default_value_t = 20, value_parser = count(1..=16 << 20))]
+    size: usize,
+    #[command(flatten)]
+    measured: Measured,
+    /// Event loop of the load generator [default: ring, or epoll where there is no io_uring]
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
+    /// Messages per second over all connections [default: closed loop]
+    #[arg(long, value_parser = positive)]
+    rate: Option<f64>,
 }
+
+/// Under which of the two names it runs.
+pub(crate) struct Named<'o>(pub(crate) &'static str, pub(crate) &'o Options);
 
 /// What `echo` and `relay` found.
 #[derive(Debug, Serialize)]
@@ -72,108 +84,63 @@ struct Run {
     /// The payload as it is sent: one masked frame, or plain bytes.
     message: Vec<u8>,
     echoers: Vec<Echoer>,
-    closed_loop: bool,
+    turns: Turns,
     sending: bool,
     latencies: Latencies,
     messages: u64,
     error: Option<String>,
 }
 
-pub(crate) fn run(
-    mut net: impl Net,
-    options: &Options,
-    output: &Output,
-    stop: &Stop,
-) -> Result<Report> {
-    check_descriptors(options.connections)?;
-    let target = Target::parse(&options.url)?;
-    let opening = Opening {
-        count: options.connections,
-        rate: None,
-        timeout: Duration::from_secs(10),
-        close_when_open: false,
-    };
-    let path = |number: usize| target.path_with("sid", &format!("echo-{number}"));
-    let members = open(
-        &mut net,
-        |_| &target,
-        &opening,
-        path,
-        output,
-        stop,
-        &mut |_, _, _| {},
-    )?
-    .all()?;
-    let mut run = Run::new(target.raw_tcp, options, members);
+impl Scenario for Named<'_> {
+    type Report = Report;
 
-    let started = Instant::now();
-    let mut window = options.times.window(started, &options.server_pids);
-    let mut pace = options.rate.map(|rate| Pace::new(started, rate));
-    let mut next = 0;
-    if pace.is_some() {
-        net.gather(pace::TICK);
+    fn engine(&self) -> Option<Engine> {
+        self.1.engine
     }
-    if run.closed_loop {
-        for index in 0..run.echoers.len() {
-            run.send(&mut net, index, Instant::now());
+
+    fn run(&self, mut driver: Driver<'_, impl Net>) -> Result<Report> {
+        let Named(scenario, options) = *self;
+        check_descriptors(options.connections)?;
+        let target = Target::parse(&options.url)?;
+        let path = |number: usize| target.path_with("sid", &format!("echo-{number}"));
+        let members = open(
+            &mut driver,
+            |_| &target,
+            &Opening::at_once(options.connections),
+            path,
+            &mut |_, _, _| {},
+        )?
+        .all()?;
+        let started = Instant::now();
+        let mut run = Run::new(target.raw_tcp, options, members, started);
+        if options.rate.is_some() {
+            driver.net.gather(pace::TICK);
         }
+        let cpu = driver.measure(&mut run, options.measured.window(started))?;
+        let (messages, latency) = (run.messages, run.latencies.summary());
+        run.sending = false;
+        driver.wait_until(&mut run, DRAIN_MAX, |run| run.waiting() == 0)?;
+        Ok(Report {
+            scenario,
+            url: options.url.clone(),
+            connections: options.connections,
+            size: options.size,
+            r#loop: match options.rate {
+                None => "closed",
+                Some(_) => "open",
+            },
+            messages,
+            messages_per_s: messages as f64 / cpu.window_s,
+            messages_per_cpu_s: cpu.per_server_cpu_s(messages),
+            missing: run.waiting(),
+            latency,
+            cpu,
+        })
     }
-    loop {
-        let now = Instant::now();
-        if window.begins(now)? {
-            run.latencies.clear();
-            run.messages = 0;
-        }
-        if window.is_over(now) || stop.requested() || run.error.is_some() {
-            break;
-        }
-        if let Some(pace) = &mut pace {
-            while let Some(intended) = pace.take(now) {
-                run.send(&mut net, next, intended);
-                next = (next + 1) % run.echoers.len();
-            }
-        }
-        output.progress(now, || {
-            format!(
-                "{:.1} s, {} messages",
-                (now - started).as_secs_f64(),
-                run.messages
-            )
-        });
-        let wake = window.next_at();
-        let wake = pace
-            .as_ref()
-            .map_or(wake, |pace| pace.next_look(now).min(wake));
-        net.turn(Some(wake), &mut |net, key, event| {
-            run.on_event(net, key, event);
-        })?;
-    }
-    if let Some(error) = &run.error {
-        bail!("{error}");
-    }
-    let messages = run.messages;
-    let cpu = window.finish(Instant::now())?;
-    let missing = run.drain(&mut net)?;
-    if let Some(error) = run.error {
-        bail!("{error}");
-    }
-    Ok(Report {
-        scenario: options.scenario,
-        url: options.url.clone(),
-        connections: options.connections,
-        size: options.size,
-        r#loop: if run.closed_loop { "closed" } else { "open" },
-        messages,
-        messages_per_s: messages as f64 / cpu.window_s,
-        messages_per_cpu_s: cpu.per_server_cpu_s(messages),
-        missing,
-        latency: run.latencies.summary(),
-        cpu,
-    })
 }
 
 impl Run {
-    fn new(raw: bool, options: &Options, members: Vec<Member>) -> Self {
+    fn new(raw: bool, options: &Options, members: Vec<Member>, started: Instant) -> Self {
         let payload: Vec<u8> = (0..options.size).map(|n| b'a' + (n % 26) as u8).collect();
         let mut message = Vec::with_capacity(payload.len() + 14);
         if raw {
@@ -200,7 +167,7 @@ impl Run {
             payload,
             message,
             echoers,
-            closed_loop: options.rate.is_none(),
+            turns: Turns::new(started, options.rate, options.connections),
             sending: true,
             latencies: Latencies::new(),
             messages: 0,
@@ -212,43 +179,6 @@ impl Run {
         let echoer = &mut self.echoers[index];
         echoer.waiting.push_back(intended);
         net.send(echoer.key, &self.message);
-    }
-
-    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) {
-        match event {
-            Event::Connected => {}
-            Event::Closed(error) => {
-                self.error.get_or_insert(format!(
-                    "the server closed connection {}: {error:?}",
-                    key.tag
-                ));
-            }
-            Event::Data(bytes) => {
-                let now = Instant::now();
-                let returned = match self.returned(net, key, bytes) {
-                    Ok(returned) => returned,
-                    Err(what) => {
-                        self.error
-                            .get_or_insert(format!("connection {}: {what}", key.tag));
-                        return;
-                    }
-                };
-                for _ in 0..returned {
-                    let Some(intended) = self.echoers[key.tag].waiting.pop_front() else {
-                        self.error.get_or_insert(format!(
-                            "connection {}: more came back than was sent",
-                            key.tag
-                        ));
-                        return;
-                    };
-                    self.latencies.record(intended, now);
-                    self.messages += 1;
-                    if self.closed_loop && self.sending {
-                        self.send(net, key.tag, now);
-                    }
-                }
-            }
-        }
     }
 
     /// How many whole messages these bytes complete; every byte is compared.
@@ -312,21 +242,6 @@ impl Run {
         }
     }
 
-    /// Waits for what is under way; returns how much of it did not come.
-    fn drain(&mut self, net: &mut impl Net) -> Result<u64> {
-        self.sending = false;
-        let until = Instant::now() + DRAIN_MAX;
-        // What comes from here on is outside of the window: counted nowhere.
-        let latencies = self.latencies.clone();
-        while self.error.is_none() && Instant::now() < until && self.waiting() > 0 {
-            net.turn(Some(until), &mut |net, key, event| {
-                self.on_event(net, key, event);
-            })?;
-        }
-        self.latencies = latencies;
-        Ok(self.waiting())
-    }
-
     fn waiting(&self) -> u64 {
         self.echoers
             .iter()
@@ -335,8 +250,67 @@ impl Run {
     }
 }
 
-impl Report {
-    pub(crate) fn complete(&self) -> bool {
+impl Workload for Run {
+    fn send_due(&mut self, net: &mut impl Net, now: Instant) -> Option<Instant> {
+        while let Some((index, intended)) = self.turns.take(now) {
+            self.send(net, index, intended);
+        }
+        self.turns.next_look(now)
+    }
+
+    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) {
+        match event {
+            Event::Connected => {}
+            Event::Closed(error) => {
+                self.error.get_or_insert(format!(
+                    "the server closed connection {}: {error:?}",
+                    key.tag
+                ));
+            }
+            Event::Data(bytes) => {
+                let now = Instant::now();
+                let returned = match self.returned(net, key, bytes) {
+                    Ok(returned) => returned,
+                    Err(what) => {
+                        self.error
+                            .get_or_insert(format!("connection {}: {what}", key.tag));
+                        return;
+                    }
+                };
+                for _ in 0..returned {
+                    let Some(intended) = self.echoers[key.tag].waiting.pop_front() else {
+                        self.error.get_or_insert(format!(
+                            "connection {}: more came back than was sent",
+                            key.tag
+                        ));
+                        return;
+                    };
+                    self.latencies.record(intended, now);
+                    self.messages += 1;
+                    if self.turns.is_closed_loop() && self.sending {
+                        self.send(net, key.tag, now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin_window(&mut self) {
+        self.latencies.clear();
+        self.messages = 0;
+    }
+
+    fn progress(&self) -> String {
+        format!("{} messages", self.messages)
+    }
+
+    fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+}
+
+impl super::Report for Report {
+    fn complete(&self) -> bool {
         self.missing == 0
     }
 }

@@ -4,21 +4,21 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
-use super::Stop;
-use super::open::{Opening, check_descriptors, open};
-use super::window::Times;
+use super::Scenario;
+use super::driver::{Driver, Workload};
+use super::open::{Member, Opening, check_descriptors, open};
+use super::window::Measured;
 use crate::net::{Event, Key, Net};
-use crate::options::positive;
-use crate::pace::{self, Pace};
+use crate::options::{CONNECTIONS_MAX, Engine, count, positive};
+use crate::pace::{self, Turns};
 use crate::process::CpuUse;
 use crate::record::{Latencies, Summary};
-use crate::report::Output;
 use crate::target::Target;
 
 /// An answer longer than this is an error.
@@ -30,19 +30,16 @@ const HEADERS_MAX: usize = 64;
 pub(crate) struct Options {
     /// http://HOST:PORT/PATH
     url: String,
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100_000))]
-    connections: u64,
+    #[arg(long, default_value_t = 100, value_parser = count(1..=CONNECTIONS_MAX))]
+    connections: usize,
     #[command(flatten)]
-    times: Times,
+    measured: Measured,
+    /// Event loop of the load generator [default: ring, or epoll where there is no io_uring]
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
     /// Requests per second over all connections [default: closed loop]
     #[arg(long, value_parser = positive)]
     rate: Option<f64>,
-    /// Process whose CPU time counts; may be given several times
-    #[arg(long = "server-pid", value_name = "PID")]
-    server_pids: Vec<u32>,
-    /// Report as JSON on stdout
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// What `http` found.
@@ -50,7 +47,7 @@ pub(crate) struct Options {
 pub(crate) struct Report {
     scenario: &'static str,
     url: String,
-    connections: u64,
+    connections: usize,
     requests: u64,
     requests_per_s: f64,
     /// Requests per second of the server's CPU time.
@@ -63,16 +60,14 @@ struct Asker {
     key: Key,
     /// What came so far of an answer that did not come whole.
     partial: Vec<u8>,
-    /// When the request under way was due.
-    asked: Option<Instant>,
-    /// When those behind it were.
-    waiting: VecDeque<Instant>,
+    /// When the request under way was due, and those that wait behind it.
+    due: VecDeque<Instant>,
 }
 
 struct Run {
     request: Vec<u8>,
     askers: Vec<Asker>,
-    closed_loop: bool,
+    turns: Turns,
     /// The body of the first answer.
     body: Option<Vec<u8>>,
     /// The latest answer that was parsed: those that are the same, which is most of them within a second, are only
@@ -80,139 +75,83 @@ struct Run {
     twin: Vec<u8>,
     latencies: Latencies,
     requests: u64,
-    problem: Option<String>,
+    error: Option<String>,
 }
 
-pub(crate) fn run(
-    mut net: impl Net,
-    options: &Options,
-    output: &Output,
-    stop: &Stop,
-) -> Result<Report> {
-    check_descriptors(options.connections as usize)?;
-    let rest = options
-        .url
-        .strip_prefix("http://")
-        .with_context(|| format!("`{}`: the scheme must be http://", options.url))?;
-    let target = Target::parse(&format!("tcp://{rest}"))?;
-    let opening = Opening {
-        count: options.connections as usize,
-        rate: None,
-        timeout: Duration::from_secs(10),
-        close_when_open: false,
-    };
-    let path = |_| target.path.clone();
-    let members = open(
-        &mut net,
-        |_| &target,
-        &opening,
-        path,
-        output,
-        stop,
-        &mut |_, _, _| {},
-    )?
-    .all()?;
-    let started = Instant::now();
-    let mut run = Run {
-        request: format!(
-            "GET {} HTTP/1.1\r\nHost: {}\r\n\r\n",
-            target.path, target.authority
-        )
-        .into_bytes(),
-        askers: members
-            .into_iter()
-            .map(|member| Asker {
-                key: member.key,
-                partial: Vec::new(),
-                asked: None,
-                waiting: VecDeque::new(),
-            })
-            .collect(),
-        closed_loop: options.rate.is_none(),
-        body: None,
-        twin: Vec::new(),
-        latencies: Latencies::new(),
-        requests: 0,
-        problem: None,
-    };
-    let mut pace = options.rate.map(|rate| Pace::new(started, rate));
-    let mut next = 0;
-    if pace.is_some() {
-        net.gather(pace::TICK);
-    } else {
-        for index in 0..run.askers.len() {
-            run.ask(&mut net, index, started);
-        }
+impl Scenario for Options {
+    type Report = Report;
+
+    fn engine(&self) -> Option<Engine> {
+        self.engine
     }
-    let mut window = options.times.window(started, &options.server_pids);
-    loop {
-        let now = Instant::now();
-        if window.begins(now)? {
-            run.latencies.clear();
-            run.requests = 0;
+
+    fn run(&self, mut driver: Driver<'_, impl Net>) -> Result<Report> {
+        check_descriptors(self.connections)?;
+        let rest = self
+            .url
+            .strip_prefix("http://")
+            .with_context(|| format!("`{}`: the scheme must be http://", self.url))?;
+        let target = Target::parse(&format!("tcp://{rest}"))?;
+        let members = open(
+            &mut driver,
+            |_| &target,
+            &Opening::at_once(self.connections),
+            |_| target.path.clone(),
+            &mut |_, _, _| {},
+        )?
+        .all()?;
+        let started = Instant::now();
+        let mut run = Run::new(
+            &target,
+            Turns::new(started, self.rate, self.connections),
+            members,
+        );
+        if self.rate.is_some() {
+            driver.net.gather(pace::TICK);
         }
-        if window.is_over(now) || stop.requested() {
-            break;
-        }
-        if let Some(pace) = &mut pace {
-            while let Some(due) = pace.take(now) {
-                run.ask(&mut net, next, due);
-                next = (next + 1) % run.askers.len();
-            }
-        }
-        output.progress(now, || {
-            format!(
-                "{:.1} s, {} requests",
-                (now - started).as_secs_f64(),
-                run.requests
-            )
-        });
-        let wake = window.next_at();
-        let wake = pace
-            .as_ref()
-            .map_or(wake, |pace| pace.next_look(now).min(wake));
-        net.turn(Some(wake), &mut |net, key, event| {
-            run.on_event(net, key, event);
-        })?;
-        if let Some(problem) = run.problem {
-            bail!("{problem}");
-        }
+        let cpu = driver.measure(&mut run, self.measured.window(started))?;
+        ensure!(run.requests > 0, "no answer came");
+        Ok(Report {
+            scenario: "http",
+            url: self.url.clone(),
+            connections: self.connections,
+            requests: run.requests,
+            requests_per_s: run.requests as f64 / cpu.window_s,
+            requests_per_cpu_s: cpu.per_server_cpu_s(run.requests),
+            latency: run.latencies.summary(),
+            cpu,
+        })
     }
-    let cpu = window.finish(Instant::now())?;
-    ensure!(run.requests > 0, "no answer came");
-    Ok(Report {
-        scenario: "http",
-        url: options.url.clone(),
-        connections: options.connections,
-        requests: run.requests,
-        requests_per_s: run.requests as f64 / cpu.window_s,
-        requests_per_cpu_s: cpu.per_server_cpu_s(run.requests),
-        latency: run.latencies.summary(),
-        cpu,
-    })
 }
 
 impl Run {
-    /// A request is due on a connection.
-    fn ask(&mut self, net: &mut impl Net, index: usize, due: Instant) {
-        let asker = &mut self.askers[index];
-        if asker.asked.is_some() {
-            asker.waiting.push_back(due);
-        } else {
-            asker.asked = Some(due);
-            net.send(asker.key, &self.request);
+    fn new(target: &Target, turns: Turns, members: Vec<Member>) -> Self {
+        let (path, host) = (&target.path, &target.authority);
+        Self {
+            request: format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes(),
+            askers: members
+                .into_iter()
+                .map(|member| Asker {
+                    key: member.key,
+                    partial: Vec::new(),
+                    due: VecDeque::new(),
+                })
+                .collect(),
+            turns,
+            body: None,
+            twin: Vec::new(),
+            latencies: Latencies::new(),
+            requests: 0,
+            error: None,
         }
     }
 
-    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) {
-        let result = match event {
-            Event::Connected => Ok(()),
-            Event::Closed(error) => Err(format!("closed by the server: {error:?}")),
-            Event::Data(bytes) => self.on_bytes(net, key, bytes),
-        };
-        if let Err(what) = result {
-            self.problem
-                .get_or_insert_with(|| format!("connection {}: {what}", key.tag));
+    /// A request is due on a connection.
+    fn ask(&mut self, net: &mut impl Net, index: usize, due: Instant) {
+        let asker = &mut self.askers[index];
+        asker.due.push_back(due);
+        if asker.due.len() == 1 {
+            net.send(asker.key, &self.request);
         }
     }
 
@@ -234,18 +173,56 @@ impl Run {
         if is_whole {
             let now = Instant::now();
             asker.partial.clear();
-            let asked = asker.asked.take().ok_or("an answer to nothing")?;
-            self.latencies.record(asked, now);
+            let due = asker.due.pop_front().ok_or("an answer to nothing")?;
+            self.latencies.record(due, now);
             self.requests += 1;
-            let next = match self.closed_loop {
-                true => Some(now),
-                false => asker.waiting.pop_front(),
-            };
-            if let Some(due) = next {
-                self.ask(net, key.tag, due);
+            if self.turns.is_closed_loop() {
+                self.ask(net, key.tag, now);
+            } else if !asker.due.is_empty() {
+                net.send(key, &self.request);
             }
         }
         Ok(())
+    }
+}
+
+impl Workload for Run {
+    fn send_due(&mut self, net: &mut impl Net, now: Instant) -> Option<Instant> {
+        while let Some((index, due)) = self.turns.take(now) {
+            self.ask(net, index, due);
+        }
+        self.turns.next_look(now)
+    }
+
+    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) {
+        let result = match event {
+            Event::Connected => Ok(()),
+            Event::Closed(error) => Err(format!("closed by the server: {error:?}")),
+            Event::Data(bytes) => self.on_bytes(net, key, bytes),
+        };
+        if let Err(what) = result {
+            self.error
+                .get_or_insert_with(|| format!("connection {}: {what}", key.tag));
+        }
+    }
+
+    fn begin_window(&mut self) {
+        self.latencies.clear();
+        self.requests = 0;
+    }
+
+    fn progress(&self) -> String {
+        format!("{} requests", self.requests)
+    }
+
+    fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+}
+
+impl super::Report for Report {
+    fn complete(&self) -> bool {
+        true
     }
 }
 

@@ -4,30 +4,41 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use clap::Args;
 use serde::Serialize;
 
-use super::Stop;
+use super::Scenario;
 use super::crowd::gather;
+use super::driver::Driver;
 use super::open::check_descriptors;
 use crate::clients::pubsub::{Protocol, Role};
 use crate::clients::subscriber::Deliveries;
-use crate::net::{EpollNet, Event, Net};
+use crate::net::{Event, Net};
+use crate::options::{CONNECTIONS_MAX, DURATION_S_MAX, Engine, count, seconds};
 use crate::process::{self, Memory};
-use crate::report::Output;
 use crate::target::Target;
 
-/// Options of `idle`.
-#[derive(Debug, Clone)]
+/// Resident memory of idle subscribed connections
+#[derive(Debug, Args)]
 pub(crate) struct Options {
-    pub(crate) url: String,
-    pub(crate) protocol: Protocol,
-    pub(crate) connections: usize,
-    pub(crate) channel: String,
-    /// Channels that the connections are spread over: `CHANNEL`, or `CHANNEL-0`, `CHANNEL-1`, ...
-    pub(crate) channels: usize,
-    /// Rest between the last subscription and the second look at the memory.
-    pub(crate) hold: Duration,
-    pub(crate) server_pid: u32,
+    /// ws://HOST:PORT/PATH
+    url: String,
+    #[arg(long, default_value_t = 10_000, value_parser = count(1..=CONNECTIONS_MAX))]
+    connections: usize,
+    #[arg(long, default_value = "idle")]
+    channel: String,
+    /// What the server speaks
+    #[arg(long, value_enum, default_value_t = Protocol::Centrifuge)]
+    protocol: Protocol,
+    /// Spread the connections over CHANNEL-0, CHANNEL-1, ...
+    #[arg(long, default_value_t = 1, value_parser = count(1..=CONNECTIONS_MAX))]
+    channels: usize,
+    /// Seconds of rest before the memory is looked at
+    #[arg(long, default_value = "3", value_parser = seconds(0..=DURATION_S_MAX))]
+    hold: Duration,
+    /// Process whose memory counts
+    #[arg(long, value_name = "PID")]
+    server_pid: u32,
 }
 
 /// What `idle` found.
@@ -48,65 +59,71 @@ pub(crate) struct Report {
     held_s: f64,
 }
 
-pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Report> {
-    check_descriptors(options.connections)?;
-    let target = Target::parse(&options.url)?;
-    let before = process::memory(options.server_pid)?;
-    let mut net = EpollNet::new()?;
-    let channel = |number: usize| match options.channels {
-        1 => options.channel.clone(),
-        channels => format!("{}-{}", options.channel, number % channels),
-    };
-    let mut members = gather(
-        &mut net,
-        options.protocol,
-        |_| &target,
-        options.connections,
-        |number| Role::Subscriber(vec![channel(number)]),
-        output,
-        stop,
-    )?;
-    let started = Instant::now();
-    let cpu_before = process::cpu_time(options.server_pid)?;
-    let until = started + options.hold;
-    let deliveries = Deliveries::new();
-    let mut lost = 0;
-    while Instant::now() < until && !stop.requested() {
-        net.turn(Some(until), &mut |net, key, event| match event {
-            Event::Connected => {}
-            Event::Closed(_) => lost += 1,
-            Event::Data(bytes) => {
-                let fed = members[key.tag].feed(net, bytes, &deliveries, &mut |_| {});
-                lost += usize::from(fed.is_err());
-            }
-        })?;
-        output.progress(Instant::now(), || {
-            format!("holding {} connections", options.connections - lost)
-        });
+impl Scenario for Options {
+    type Report = Report;
+
+    fn engine(&self) -> Option<Engine> {
+        Some(Engine::Epoll)
     }
-    if lost > 0 {
-        bail!(
-            "{lost} of {} connections were lost while idle",
-            options.connections
-        );
+
+    fn run(&self, mut driver: Driver<'_, impl Net>) -> Result<Report> {
+        check_descriptors(self.connections)?;
+        let target = Target::parse(&self.url)?;
+        let before = process::memory(self.server_pid)?;
+        let channels = self.channels.min(self.connections);
+        let role = |number: usize| {
+            Role::Subscriber(vec![match channels {
+                1 => self.channel.clone(),
+                channels => format!("{}-{}", self.channel, number % channels),
+            }])
+        };
+        let total = self.connections;
+        let mut members = gather(&mut driver, self.protocol, |_| &target, total, role)?;
+        let Driver { net, output, stop } = &mut driver;
+        let started = Instant::now();
+        let cpu_before = process::cpu_time(self.server_pid)?;
+        let until = started + self.hold;
+        let deliveries = Deliveries::new();
+        let mut lost = 0;
+        while Instant::now() < until && !stop.requested() {
+            net.turn(Some(until), &mut |net, key, event| match event {
+                Event::Connected => {}
+                Event::Closed(_) => lost += 1,
+                Event::Data(bytes) => {
+                    let fed = members[key.tag].feed(net, bytes, &deliveries, &mut |_| {});
+                    lost += usize::from(fed.is_err());
+                }
+            })?;
+            output.progress(Instant::now(), || {
+                format!("holding {} connections", total - lost)
+            });
+        }
+        if lost > 0 {
+            bail!("{lost} of {total} connections were lost while idle");
+        }
+        let after = process::memory(self.server_pid)?;
+        let each = |before: u64, after: u64| after.saturating_sub(before) as f64 / total as f64;
+        Ok(Report {
+            scenario: "idle",
+            url: self.url.clone(),
+            connections: total,
+            channels,
+            resident_per_connection: each(before.resident, after.resident),
+            anonymous_per_connection: each(before.anonymous, after.anonymous),
+            before,
+            after,
+            held_cpu_s: process::cpu_time(self.server_pid)?
+                .saturating_sub(cpu_before)
+                .as_secs_f64(),
+            held_s: started.elapsed().as_secs_f64(),
+        })
     }
-    let after = process::memory(options.server_pid)?;
-    let each =
-        |before: u64, after: u64| after.saturating_sub(before) as f64 / options.connections as f64;
-    Ok(Report {
-        scenario: "idle",
-        url: options.url.clone(),
-        connections: options.connections,
-        channels: options.channels,
-        resident_per_connection: each(before.resident, after.resident),
-        anonymous_per_connection: each(before.anonymous, after.anonymous),
-        before,
-        after,
-        held_cpu_s: process::cpu_time(options.server_pid)?
-            .saturating_sub(cpu_before)
-            .as_secs_f64(),
-        held_s: started.elapsed().as_secs_f64(),
-    })
+}
+
+impl super::Report for Report {
+    fn complete(&self) -> bool {
+        true
+    }
 }
 
 impl fmt::Display for Report {

@@ -1,10 +1,11 @@
-//! One file a command. `open` is what most start with: many connections at a set pace; `window` is what they
-//! measure.
+//! One file or folder a command, with its options, its run and its report. What they share: `driver` is the loop of a
+//! run, `open` opens connections at a set pace, `crowd` has publishers and subscribers, `window` is what is measured.
 
 pub(crate) mod bulk;
 pub(crate) mod channels;
 pub(crate) mod connect;
 pub(crate) mod crowd;
+pub(crate) mod driver;
 pub(crate) mod echo;
 pub(crate) mod fanout;
 pub(crate) mod http;
@@ -18,8 +19,34 @@ pub(crate) mod slow;
 pub(crate) mod watch;
 pub(crate) mod window;
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use self::driver::Driver;
+use crate::net::Net;
+use crate::options::Engine;
+
+/// A command that drives connections over one event loop.
+pub(crate) trait Scenario {
+    type Report: Report;
+
+    /// Which event loop; `None`: the ring, and epoll where there is no io_uring.
+    fn engine(&self) -> Option<Engine>;
+
+    /// # Errors
+    /// When it could not run, or the server did what ends a run.
+    fn run(&self, driver: Driver<'_, impl Net>) -> Result<Self::Report>;
+}
+
+/// What a command found, for people and as JSON.
+pub(crate) trait Report: Serialize + Display {
+    /// Whether all is as it should be: the exit code.
+    fn complete(&self) -> bool;
+}
 
 /// Set by SIGINT or SIGTERM: a run ends early, with its report.
 #[derive(Debug, Clone)]

@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::Stop;
+use super::driver::Driver;
 use crate::clients::link::{Failure, Link, LinkEvent};
 use crate::net::{Event, Key, Net};
 use crate::pace::Pace;
 use crate::record::Latencies;
-use crate::report::Output;
 use crate::sys;
 use crate::target::Target;
 
@@ -29,6 +28,18 @@ pub(crate) struct Opening {
     pub(crate) timeout: Duration,
     /// Close each connection when its handshake is complete.
     pub(crate) close_when_open: bool,
+}
+
+impl Opening {
+    /// As fast as handshakes complete, to be kept.
+    pub(crate) fn at_once(count: usize) -> Self {
+        Self {
+            count,
+            rate: None,
+            timeout: Duration::from_secs(10),
+            close_when_open: false,
+        }
+    }
 }
 
 /// One connection that stands.
@@ -86,14 +97,13 @@ pub(crate) fn check_descriptors(count: usize) -> Result<()> {
 /// Opens `opening.count` connections, number i to `target(i)`. That one is open, and frames that come
 /// meanwhile, go to `on_event`, which may send through the net.
 pub(crate) fn open<'t, N: Net>(
-    net: &mut N,
+    driver: &mut Driver<'_, N>,
     target: impl Fn(usize) -> &'t Target,
     opening: &Opening,
     path: impl Fn(usize) -> String,
-    output: &Output,
-    stop: &Stop,
     on_event: &mut impl FnMut(&mut N, Key, LinkEvent<'_>),
 ) -> Result<Opened> {
+    let Driver { net, output, stop } = driver;
     let started = Instant::now();
     let mut run = Opened {
         members: Vec::with_capacity(opening.count),
@@ -113,7 +123,7 @@ pub(crate) fn open<'t, N: Net>(
         let now = Instant::now();
         while intended.len() < opening.count {
             let due = match &mut pace {
-                Some(pace) => pace.take(now),
+                Some(pace) => pace.take(now).map(|(_, due)| due),
                 None => (intended.len() - settled < IN_FLIGHT_MAX).then_some(now),
             };
             let Some(due) = due else { break };

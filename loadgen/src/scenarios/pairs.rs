@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tungstenite::{Error, Message, WebSocket};
 
 use crate::clients::centrifuge::{self, Line};
+use crate::options::seconds;
 use crate::target::Target;
 
 /// One message through every pair of nodes: subscribe on the one, publish on the other
@@ -19,12 +20,9 @@ pub(crate) struct Options {
     /// ws://HOST:PORT/PATH of each node
     #[arg(required = true, num_args = 1..=64)]
     urls: Vec<String>,
-    /// Report as JSON on stdout
-    #[arg(long)]
-    pub(crate) json: bool,
     /// Seconds that connecting, and then all the messages, may take
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
-    timeout: u64,
+    #[arg(long, default_value = "5", value_parser = seconds(1..=600))]
+    timeout: Duration,
 }
 
 /// What has arrived by the deadline is still read for this long.
@@ -57,9 +55,8 @@ struct Body {
 type Socket = WebSocket<TcpStream>;
 
 pub(crate) fn run(options: &Options) -> Result<Report> {
-    let timeout = Duration::from_secs(options.timeout);
     let channel = format!("pairs-{:08x}", fastrand::u32(..));
-    let until = Instant::now() + timeout;
+    let until = Instant::now() + options.timeout;
     let mut members = Vec::new();
     for url in &options.urls {
         let member = Target::parse(url).and_then(|target| subscribe(&target, url, &channel, until));
@@ -71,7 +68,7 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
         let command = centrifuge::publish(3, &channel, &format!(r#"{{"from":{from}}}"#));
         socket.send(Message::text(command))?;
     }
-    let until = started + timeout;
+    let until = started + options.timeout;
     let count = members.len();
     let mut missing = Vec::new();
     let mut slowest = None::<Duration>;
@@ -183,8 +180,8 @@ fn remaining(until: Instant) -> Result<Duration> {
     Ok(left)
 }
 
-impl Report {
-    pub(crate) fn ok(&self) -> bool {
+impl super::Report for Report {
+    fn complete(&self) -> bool {
         self.ok
     }
 }

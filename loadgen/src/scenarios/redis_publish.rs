@@ -5,43 +5,57 @@
 //! is what `fanout --publish-url` through two gateways over the same Redis is compared with.
 
 use std::fmt;
+use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use clap::Args;
 use memchr::memmem;
 use serde::Serialize;
 
-use super::Stop;
-use super::window::Times;
+use super::Scenario;
+use super::driver::{Driver, Workload};
+use super::window::Measured;
 use crate::clients::resp::Values;
 use crate::clients::subscriber::{self, Deliveries, Stamp};
 use crate::net::{Event, Key, Net};
-use crate::pace::Pace;
+use crate::options::{Engine, count, positive};
+use crate::pace::{self, Pace};
 use crate::process::CpuUse;
 use crate::record::{Latencies, Summary};
-use crate::report::Output;
 
 /// After the run, deliveries under way may come within this.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// Subscriptions must stand within this.
 const SUBSCRIBE_MAX: Duration = Duration::from_secs(10);
 
-/// Options of `redis-publish`.
-#[derive(Debug, Clone)]
+/// What Redis alone takes from publish to receipt: a recorded command again and again, no gateway
+#[derive(Debug, Args)]
 pub(crate) struct Options {
-    pub(crate) address: SocketAddr,
-    /// A command as it goes over the wire, with a publication's data of [`Self::size`] bytes in it.
-    pub(crate) command: Vec<u8>,
-    /// The pub/sub channel that the command publishes to.
-    pub(crate) channel: String,
-    pub(crate) subscribers: usize,
-    /// Publications per second.
-    pub(crate) rate: f64,
-    /// Bytes of each publication's data.
-    pub(crate) size: usize,
-    pub(crate) times: Times,
-    pub(crate) server_pids: Vec<u32>,
+    /// Where Redis is; it has to answer without a password
+    #[arg(long, value_name = "IP:PORT")]
+    address: SocketAddr,
+    /// A publishing command as it went over the wire, recorded from `fanout` with the same --size
+    #[arg(long, value_name = "FILE")]
+    command: PathBuf,
+    /// The pub/sub channel that it publishes to
+    #[arg(long)]
+    channel: String,
+    #[arg(long, default_value_t = 1, value_parser = count(1..=10_000))]
+    subscribers: usize,
+    /// Publications per second
+    #[arg(long, default_value_t = 100.0, value_parser = positive)]
+    rate: f64,
+    /// Bytes of the publication's data
+    #[arg(long, default_value_t = 100, value_parser = count(40..=1 << 20))]
+    size: usize,
+    #[command(flatten)]
+    measured: Measured,
+    /// Event loop of the load generator [default: ring, or epoll where there is no io_uring]
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
 }
 
 /// What `redis-publish` found.
@@ -104,8 +118,13 @@ impl Template {
 const PUBLISHER: usize = 0;
 
 struct Run {
+    template: Template,
+    /// The command that subscribes.
+    subscribe: Vec<u8>,
+    keys: Vec<Key>,
     connections: Vec<Values>,
     subscribed: usize,
+    pace: Pace,
     intended: Vec<Instant>,
     deliveries: Deliveries,
     latencies: Latencies,
@@ -116,20 +135,76 @@ struct Run {
     error: Option<String>,
 }
 
+impl Scenario for Options {
+    type Report = Report;
+
+    fn engine(&self) -> Option<Engine> {
+        self.engine
+    }
+
+    fn run(&self, mut driver: Driver<'_, impl Net>) -> Result<Report> {
+        let command = fs::read(&self.command)
+            .with_context(|| format!("--command {}", self.command.display()))?;
+        let mut run = Run::new(self, Template::new(&command, self.size)?);
+        for number in 0..=self.subscribers {
+            let key = driver.net.connect(self.address, None, number)?;
+            run.keys.push(key);
+        }
+        let subscribed = driver.wait_until(&mut run, SUBSCRIBE_MAX, |run| {
+            run.subscribed == self.subscribers
+        })?;
+        ensure!(subscribed, "no subscription at {}", self.address);
+
+        driver.net.gather(pace::TICK);
+        let started = Instant::now();
+        run.pace = Pace::new(started, self.rate);
+        let cpu = driver.measure(&mut run, self.measured.window(started))?;
+        let latency = run.latencies.summary();
+        let published = run.pace.taken();
+        let expected = published * self.subscribers as u64;
+        driver.wait_until(&mut run, DRAIN_MAX, |run| run.received >= expected)?;
+        Ok(Report {
+            scenario: "redis-publish",
+            subscribers: self.subscribers,
+            rate: self.rate,
+            size: self.size,
+            published,
+            refused: run.refused,
+            expected,
+            received: run.received,
+            missing: expected.saturating_sub(run.received),
+            latency,
+            cpu,
+        })
+    }
+}
+
 impl Run {
-    fn on_event(&mut self, key: Key, event: Event<'_>) {
-        let bytes = match event {
-            Event::Connected => return,
-            Event::Data(bytes) => bytes,
-            Event::Closed(error) => {
-                self.error
-                    .get_or_insert(format!("Redis closed connection {}: {error:?}", key.tag));
-                return;
-            }
-        };
+    fn new(options: &Options, template: Template) -> Self {
+        let (length, channel) = (options.channel.len(), &options.channel);
+        Self {
+            template,
+            subscribe: format!("*2\r\n$9\r\nSUBSCRIBE\r\n${length}\r\n{channel}\r\n").into_bytes(),
+            keys: Vec::new(),
+            connections: (0..=options.subscribers)
+                .map(|_| Values::default())
+                .collect(),
+            subscribed: 0,
+            pace: Pace::new(Instant::now(), options.rate),
+            intended: Vec::new(),
+            deliveries: Deliveries::new(),
+            latencies: Latencies::new(),
+            due: vec![0; options.subscribers],
+            received: 0,
+            refused: 0,
+            error: None,
+        }
+    }
+
+    fn came(&mut self, connection: usize, bytes: &[u8]) {
         let now = Instant::now();
-        let mut values = std::mem::take(&mut self.connections[key.tag]);
-        let fed = values.feed(bytes, &mut |value| match key.tag {
+        let mut values = std::mem::take(&mut self.connections[connection]);
+        let fed = values.feed(bytes, &mut |value| match connection {
             PUBLISHER => {
                 if value.first() == Some(&b'-') {
                     self.refused += 1;
@@ -139,7 +214,7 @@ impl Run {
             }
             subscriber => self.pushed(subscriber - 1, value, now),
         });
-        self.connections[key.tag] = values;
+        self.connections[connection] = values;
         if let Err(why) = fed {
             self.error.get_or_insert(why.to_string());
         }
@@ -163,101 +238,42 @@ impl Run {
     }
 }
 
-pub(crate) fn run(
-    mut net: impl Net,
-    options: &Options,
-    output: &Output,
-    stop: &Stop,
-) -> Result<Report> {
-    let mut template = Template::new(&options.command, options.size)?;
-    let mut run = Run {
-        connections: Vec::new(),
-        subscribed: 0,
-        intended: Vec::new(),
-        deliveries: Deliveries::new(),
-        latencies: Latencies::new(),
-        due: vec![0; options.subscribers],
-        received: 0,
-        refused: 0,
-        error: None,
-    };
-    let mut keys = Vec::new();
-    for number in 0..=options.subscribers {
-        keys.push(net.connect(options.address, None, number)?);
-        run.connections.push(Values::default());
-    }
-    let (length, channel) = (options.channel.len(), &options.channel);
-    let subscribe = format!("*2\r\n$9\r\nSUBSCRIBE\r\n${length}\r\n{channel}\r\n");
-    let until = Instant::now() + SUBSCRIBE_MAX;
-    while run.subscribed < options.subscribers {
-        if Instant::now() >= until || stop.requested() || run.error.is_some() {
-            bail!("no subscription at {}: {:?}", options.address, run.error);
+impl Workload for Run {
+    fn send_due(&mut self, net: &mut impl Net, now: Instant) -> Option<Instant> {
+        while let Some((sequence, intended)) = self.pace.take(now) {
+            self.intended.push(intended);
+            net.send(self.keys[PUBLISHER], self.template.with(sequence));
         }
-        net.turn(Some(until), &mut |net, key, event| {
-            if matches!(event, Event::Connected) && key.tag != PUBLISHER {
-                net.send(key, subscribe.as_bytes());
-            }
-            run.on_event(key, event);
-        })?;
+        Some(self.pace.next_look(now))
     }
 
-    let started = Instant::now();
-    let mut window = options.times.window(started, &options.server_pids);
-    let mut pace = Pace::new(started, options.rate);
-    loop {
-        let now = Instant::now();
-        if window.begins(now)? {
-            run.latencies.clear();
+    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) {
+        match event {
+            Event::Connected if key.tag != PUBLISHER => net.send(key, &self.subscribe),
+            Event::Connected => {}
+            Event::Data(bytes) => self.came(key.tag, bytes),
+            Event::Closed(error) => {
+                self.error
+                    .get_or_insert(format!("Redis closed connection {}: {error:?}", key.tag));
+            }
         }
-        if window.is_over(now) || stop.requested() || run.error.is_some() {
-            break;
-        }
-        while let Some(intended) = pace.take(now) {
-            let sequence = run.intended.len() as u64;
-            run.intended.push(intended);
-            net.send(keys[PUBLISHER], template.with(sequence));
-        }
-        output.progress(now, || format!("{} deliveries", run.received));
-        net.turn(
-            Some(pace.next_at().min(window.next_at())),
-            &mut |_, key, event| {
-                run.on_event(key, event);
-            },
-        )?;
     }
-    if let Some(error) = &run.error {
-        bail!("{error}");
+
+    fn begin_window(&mut self) {
+        self.latencies.clear();
     }
-    let cpu = window.finish(Instant::now())?;
-    let latency = run.latencies.summary();
-    let published = run.intended.len() as u64;
-    let expected = published * options.subscribers as u64;
-    let drain_until = Instant::now() + DRAIN_MAX;
-    while run.received < expected && Instant::now() < drain_until && run.error.is_none() {
-        net.turn(Some(drain_until), &mut |_, key, event| {
-            run.on_event(key, event);
-        })?;
+
+    fn progress(&self) -> String {
+        format!("{} deliveries", self.received)
     }
-    if let Some(error) = run.error {
-        bail!("{error}");
+
+    fn error(&self) -> Option<&str> {
+        self.error.as_deref()
     }
-    Ok(Report {
-        scenario: "redis-publish",
-        subscribers: options.subscribers,
-        rate: options.rate,
-        size: options.size,
-        published,
-        refused: run.refused,
-        expected,
-        received: run.received,
-        missing: expected.saturating_sub(run.received),
-        latency,
-        cpu,
-    })
 }
 
-impl Report {
-    pub(crate) fn complete(&self) -> bool {
+impl super::Report for Report {
+    fn complete(&self) -> bool {
         self.missing == 0 && self.refused == 0
     }
 }

@@ -89,7 +89,7 @@ fn subscribe(protocol: Protocol, target: &Target, number: usize, role: &Role) ->
         })
         .map_err(|failure| anyhow!("{failure}"))?;
         if let Some(problem) = problem {
-            return Err(problem);
+            return Err(problem.into());
         }
         stream.write_all(&out)?;
     }

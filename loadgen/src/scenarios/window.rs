@@ -19,15 +19,35 @@ pub(crate) struct Times {
     warmup: f64,
 }
 
-impl Times {
+/// How long is measured, and whose CPU time counts.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Measured {
+    #[command(flatten)]
+    times: Times,
+    /// Process whose CPU time counts; may be given several times
+    #[arg(long = "server-pid", value_name = "PID")]
+    server_pids: Vec<u32>,
+}
+
+impl Measured {
     #[cfg(test)]
     pub(crate) fn new(warmup: Duration, duration: Duration) -> Self {
         Self {
-            duration: duration.as_secs_f64(),
-            warmup: warmup.as_secs_f64(),
+            times: Times {
+                duration: duration.as_secs_f64(),
+                warmup: warmup.as_secs_f64(),
+            },
+            server_pids: Vec::new(),
         }
     }
 
+    /// The window of a run that begins at `started`.
+    pub(crate) fn window(&self, started: Instant) -> Window {
+        self.times.window(started, &self.server_pids)
+    }
+}
+
+impl Times {
     /// The window of a run that begins at `started`, and whose CPU time counts.
     pub(crate) fn window(&self, started: Instant, server_pids: &[u32]) -> Window {
         let seconds = |given: f64| Duration::from_secs_f64(given.min(DURATION_S_MAX as f64));

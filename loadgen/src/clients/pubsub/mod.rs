@@ -14,7 +14,9 @@ mod centrifuge;
 mod nats;
 mod nchan;
 
-use anyhow::{Result, bail};
+use std::fmt;
+
+use anyhow::Result;
 use clap::ValueEnum;
 
 use super::subscriber::{Deliveries, Stamp};
@@ -63,6 +65,26 @@ pub(crate) enum Session {
     Nchan(nchan::Session),
 }
 
+/// Why nothing more is to come from a connection.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// The server has closed it with this code.
+    Closed(u16),
+    /// What came is not to be understood.
+    Broken(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed(code) => write!(f, "closed with {code}"),
+            Self::Broken(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Trouble {}
+
 impl Protocol {
     /// Where connection `number` goes.
     ///
@@ -109,26 +131,26 @@ impl Session {
     /// Takes a frame; pings are answered here.
     ///
     /// # Errors
-    /// What ends a run: the server closed, broke the protocol or refused what was asked for.
+    /// The server closed, broke the protocol or refused what was asked for.
     pub(crate) fn receive(
         &mut self,
         frame: &Frame<'_>,
         deliveries: &Deliveries,
         out: &mut Vec<u8>,
         on_heard: &mut impl FnMut(Heard),
-    ) -> Result<()> {
-        match frame.opcode {
-            PING => websocket::frame(out, PONG, MASK, frame.payload),
-            PONG => {}
-            CLOSE => bail!("closed with {}", close_code(frame.payload)),
-            _ => match self {
-                Self::Centrifuge(session) => {
-                    session.receive(frame.payload, deliveries, out, on_heard)?;
-                }
-                Self::Nats(session) => session.receive(frame.payload, out, on_heard)?,
-                Self::Nchan(session) => session.receive(frame.payload, on_heard)?,
-            },
-        }
-        Ok(())
+    ) -> Result<(), Trouble> {
+        let payload = frame.payload;
+        let taken = match (frame.opcode, self) {
+            (PING, _) => {
+                websocket::frame(out, PONG, MASK, payload);
+                Ok(())
+            }
+            (PONG, _) => Ok(()),
+            (CLOSE, _) => return Err(Trouble::Closed(close_code(payload))),
+            (_, Self::Centrifuge(session)) => session.receive(payload, deliveries, out, on_heard),
+            (_, Self::Nats(session)) => session.receive(payload, out, on_heard),
+            (_, Self::Nchan(session)) => session.receive(payload, on_heard),
+        };
+        taken.map_err(|error| Trouble::Broken(format!("{error:#}")))
     }
 }

@@ -16,7 +16,8 @@ use mio::{Events, Interest, Poll, Token};
 use serde::Serialize;
 
 use super::Stop;
-use super::window::Times;
+use super::window::Measured;
+use crate::options::count;
 use crate::process::CpuUse;
 use crate::report::Output;
 use crate::target::Target;
@@ -31,18 +32,12 @@ const POLL_MAX: Duration = Duration::from_millis(100);
 pub(crate) struct Options {
     /// tcp://HOST:PORT
     url: String,
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
-    flows: u64,
+    #[arg(long, default_value_t = 1, value_parser = count(1..=1000))]
+    flows: usize,
     #[arg(long, value_enum, default_value_t = Direction::Both)]
     direction: Direction,
     #[command(flatten)]
-    times: Times,
-    /// Process whose CPU time counts; may be given several times
-    #[arg(long = "server-pid", value_name = "PID")]
-    server_pids: Vec<u32>,
-    /// Report as JSON on stdout
-    #[arg(long)]
-    pub(crate) json: bool,
+    measured: Measured,
 }
 
 /// Where the data goes.
@@ -82,7 +77,7 @@ impl Direction {
 pub(crate) struct Report {
     scenario: &'static str,
     url: String,
-    flows: u64,
+    flows: usize,
     direction: Direction,
     /// Bytes that went through, both ways together.
     bytes: u64,
@@ -94,8 +89,8 @@ pub(crate) struct Report {
     cpu: CpuUse,
 }
 
-impl Report {
-    pub(crate) fn complete(&self) -> bool {
+impl super::Report for Report {
+    fn complete(&self) -> bool {
         self.incomplete == 0
     }
 }
@@ -114,7 +109,7 @@ pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Rep
     let mut events = Events::with_capacity(1024);
     let mut memory = Memory::new();
     let mut flows = Vec::new();
-    for number in 0..options.flows as usize {
+    for number in 0..options.flows {
         let mut socket = StdStream::connect(target.address)
             .with_context(|| format!("cannot connect to {}", target.address))?;
         socket.write_all(direction.line().as_bytes())?;
@@ -133,7 +128,7 @@ pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Rep
     }
 
     let started = Instant::now();
-    let mut window = options.times.window(started, &options.server_pids);
+    let mut window = options.measured.window(started);
     let moved = |flows: &[Flow]| -> u64 {
         flows
             .iter()
@@ -260,7 +255,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    fn run_against_ours(direction: Direction, flows: u64) -> Report {
+    fn run_against_ours(direction: Direction, flows: usize) -> Report {
         let (told, address) = mpsc::channel();
         let stop = Stop::never();
         let server = std::thread::spawn({
@@ -280,9 +275,7 @@ mod tests {
             url: format!("tcp://{address}"),
             flows,
             direction,
-            times: Times::new(Duration::from_millis(100), Duration::from_secs(1)),
-            server_pids: Vec::new(),
-            json: false,
+            measured: Measured::new(Duration::from_millis(100), Duration::from_secs(1)),
         };
         let report = run(&options, &Output::new(true), &Stop::never()).expect("it runs");
         stop.request();

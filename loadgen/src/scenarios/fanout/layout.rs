@@ -4,12 +4,12 @@ use crate::clients::pubsub::Role;
 
 /// See the [module](self).
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Layout {
-    pub(crate) subscribers: usize,
-    pub(crate) publishers: usize,
-    pub(crate) channels: usize,
+pub(super) struct Layout {
+    pub(super) subscribers: usize,
+    pub(super) publishers: usize,
+    pub(super) channels: usize,
     /// Channels that each subscriber hears, at most `channels`.
-    pub(crate) per_subscriber: usize,
+    pub(super) per_subscriber: usize,
 }
 
 impl Layout {

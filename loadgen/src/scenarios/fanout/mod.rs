@@ -10,45 +10,80 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use clap::Args;
 use serde::Serialize;
 
-use super::Stop;
+use super::Scenario;
 use super::crowd::{Member, gather};
+use super::driver::{Driver, Workload};
 use super::open::check_descriptors;
 use super::slow::SlowReader;
-use super::window::Times;
+use super::window::Measured;
 use crate::clients::pubsub::Protocol;
 use crate::clients::subscriber::{self, Stamp};
-use crate::net::Net;
+use crate::net::{Event, Key, Net};
+use crate::options::{CONNECTIONS_MAX, Engine, count, positive};
 use crate::pace::{self, Pace};
 use crate::process::CpuUse;
 use crate::record::Summary;
-use crate::report::Output;
 use crate::target::Target;
 
-pub(crate) use self::layout::Layout;
-use self::layout::channel_name;
+use self::layout::{Layout, channel_name};
 use self::receipts::Receipts;
 
+/// Slow readers have subscribed within this: each of their answers may take 10 s.
+const JOIN_MAX: Duration = Duration::from_secs(30);
 /// After the run, deliveries under way may come within this.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
-/// Options of `fanout`.
-#[derive(Debug, Clone)]
+/// Publications to many subscribers; checks order and completeness
+#[derive(Debug, Args)]
 pub(crate) struct Options {
-    pub(crate) url: String,
-    /// Where the publishers connect; none: where the subscribers do.
-    pub(crate) publish_url: Option<String>,
-    pub(crate) protocol: Protocol,
-    pub(crate) layout: Layout,
-    /// Subscribers beside these who stop reading for the second part; 0: there is none.
-    pub(crate) slow_readers: usize,
-    /// Publications per second, all publishers together.
-    pub(crate) rate: f64,
-    /// Bytes of each publication's data.
-    pub(crate) size: usize,
-    pub(crate) times: Times,
-    pub(crate) server_pids: Vec<u32>,
+    /// ws://HOST:PORT/PATH
+    url: String,
+    /// Where the publishers connect, if not where the subscribers do: another node
+    #[arg(long, value_name = "URL")]
+    publish_url: Option<String>,
+    /// What the server speaks
+    #[arg(long, value_enum, default_value_t = Protocol::Centrifuge)]
+    protocol: Protocol,
+    #[arg(long, default_value_t = 1000, value_parser = count(1..=CONNECTIONS_MAX))]
+    subscribers: usize,
+    #[arg(long, default_value_t = 1, value_parser = count(1..=10_000))]
+    publishers: usize,
+    /// Channels that subscribers are spread over and publishers take in turn
+    #[arg(long, default_value_t = 1, value_parser = count(1..=CONNECTIONS_MAX))]
+    channels: usize,
+    /// Channels that each subscriber hears
+    #[arg(long, default_value_t = 1, value_parser = count(1..=100_000))]
+    per_subscriber: usize,
+    /// Subscribers beside these who stop reading; a second part with them follows the one without
+    #[arg(long, default_value_t = 0, value_parser = count(0..=1000))]
+    slow_readers: usize,
+    /// Publications per second, all publishers together
+    #[arg(long, default_value_t = 100.0, value_parser = positive)]
+    rate: f64,
+    /// Bytes of a publication's data
+    #[arg(long, default_value_t = 100, value_parser = count(1..=16 << 20))]
+    size: usize,
+    #[command(flatten)]
+    measured: Measured,
+    /// Event loop of the load generator [default: ring, or epoll where there is no io_uring]
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
+}
+
+impl Options {
+    fn layout(&self) -> Layout {
+        // No channel without a subscriber.
+        let channels = self.channels.min(self.subscribers * self.per_subscriber);
+        Layout {
+            subscribers: self.subscribers,
+            publishers: self.publishers,
+            channels,
+            per_subscriber: self.per_subscriber.min(channels),
+        }
+    }
 }
 
 /// What `fanout` found.
@@ -96,119 +131,98 @@ struct Part {
 
 struct Run<'o> {
     options: &'o Options,
+    layout: Layout,
     run_id: u32,
     pace: Pace,
     expected: u64,
     receipts: Receipts,
+    /// Slow readers on their way; none: there are none, or they are silent.
+    joining: Vec<SlowReader>,
 }
 
-pub(crate) fn run(
-    mut net: impl Net,
-    options: &Options,
-    output: &Output,
-    stop: &Stop,
-) -> Result<Report> {
-    let layout = options.layout;
-    let total = layout.subscribers + layout.publishers;
-    check_descriptors(total + options.slow_readers)?;
-    let target = Target::parse(&options.url)?;
-    let run_id = fastrand::u32(..);
-    let publishing = match &options.publish_url {
-        Some(url) => Target::parse(url)?,
-        None => target.clone(),
-    };
-    let place = |number: usize| match number < layout.subscribers {
-        true => &target,
-        false => &publishing,
-    };
-    let members = gather(
-        &mut net,
-        options.protocol,
-        place,
-        total,
-        |number| layout.role(run_id, number),
-        output,
-        stop,
-    )?;
-    net.gather(pace::TICK);
-    let mut run = Run::new(options, run_id, members);
-    let first = run.part(&mut net, output, stop)?;
-    let mut slow = None;
-    if options.slow_readers > 0 {
-        let silent = run.join_slow_readers(&mut net, &target, output, stop)?;
-        let part = run.part(&mut net, output, stop)?;
-        slow = Some((silent, part));
+impl Scenario for Options {
+    type Report = Report;
+
+    fn engine(&self) -> Option<Engine> {
+        self.engine
     }
-    run.drain(&mut net, stop)?;
-    run.without_error()?;
-    let beside_slow = slow.map(|(silent, part)| {
-        // They were there until here.
-        drop(silent);
-        part
-    });
-    let receipts = &run.receipts;
-    Ok(Report {
-        scenario: "fanout",
-        url: options.url.clone(),
-        subscribers: layout.subscribers,
-        publishers: layout.publishers,
-        channels: layout.channels,
-        per_subscriber: layout.per_subscriber,
-        rate: options.rate,
-        size: options.size,
-        published: run.pace.taken(),
-        refused: receipts.refused,
-        expected: run.expected,
-        received: receipts.received,
-        missing: run.expected.saturating_sub(receipts.received),
-        out_of_order: receipts.out_of_order,
-        closed: receipts.closed(),
-        first_closed: receipts.first_closed.clone(),
-        deliveries: first.deliveries,
-        deliveries_per_s: first.deliveries as f64 / first.cpu.window_s,
-        deliveries_per_cpu_s: first.cpu.per_server_cpu_s(first.deliveries),
-        latency: first.latency,
-        cpu: first.cpu,
-        beside_slow,
-    })
+
+    fn run(&self, mut driver: Driver<'_, impl Net>) -> Result<Report> {
+        let layout = self.layout();
+        let total = layout.subscribers + layout.publishers;
+        check_descriptors(total + self.slow_readers)?;
+        let target = Target::parse(&self.url)?;
+        let run_id = fastrand::u32(..);
+        let publishing = match &self.publish_url {
+            Some(url) => Target::parse(url)?,
+            None => target.clone(),
+        };
+        let place = |number: usize| match number < layout.subscribers {
+            true => &target,
+            false => &publishing,
+        };
+        let role = |number| layout.role(run_id, number);
+        let members = gather(&mut driver, self.protocol, place, total, role)?;
+        driver.net.gather(pace::TICK);
+        let mut run = Run::new(self, layout, run_id, members);
+        let first = run.part(&mut driver)?;
+        let mut slow = None;
+        if self.slow_readers > 0 {
+            let silent = run.join_slow_readers(&mut driver, &target)?;
+            slow = Some((silent, run.part(&mut driver)?));
+        }
+        driver.wait_until(&mut run, DRAIN_MAX, Run::nothing_is_under_way)?;
+        let beside_slow = slow.map(|(silent, part)| {
+            // They were there until here.
+            drop(silent);
+            part
+        });
+        let receipts = &run.receipts;
+        Ok(Report {
+            scenario: "fanout",
+            url: self.url.clone(),
+            subscribers: layout.subscribers,
+            publishers: layout.publishers,
+            channels: layout.channels,
+            per_subscriber: layout.per_subscriber,
+            rate: self.rate,
+            size: self.size,
+            published: run.pace.taken(),
+            refused: receipts.refused,
+            expected: run.expected,
+            received: receipts.received,
+            missing: run.expected.saturating_sub(receipts.received),
+            out_of_order: receipts.out_of_order,
+            closed: receipts.closed(),
+            first_closed: receipts.first_closed.clone(),
+            deliveries: first.deliveries,
+            deliveries_per_s: first.deliveries as f64 / first.cpu.window_s,
+            deliveries_per_cpu_s: first.cpu.per_server_cpu_s(first.deliveries),
+            latency: first.latency,
+            cpu: first.cpu,
+            beside_slow,
+        })
+    }
 }
 
 impl<'o> Run<'o> {
-    fn new(options: &'o Options, run_id: u32, members: Vec<Member>) -> Self {
+    fn new(options: &'o Options, layout: Layout, run_id: u32, members: Vec<Member>) -> Self {
         Self {
             options,
+            layout,
             run_id,
             pace: Pace::new(Instant::now(), options.rate),
             expected: 0,
-            receipts: Receipts::new(options.layout, members),
-        }
-    }
-
-    /// What went wrong, if anything did.
-    fn without_error(&self) -> Result<()> {
-        match &self.receipts.error {
-            Some(error) => bail!("{error}"),
-            None => Ok(()),
+            receipts: Receipts::new(layout, members),
+            joining: Vec::new(),
         }
     }
 
     /// Publishes through the warm-up and a measured window.
-    fn part(&mut self, net: &mut impl Net, output: &Output, stop: &Stop) -> Result<Part> {
-        let options = self.options;
-        let mut window = options.times.window(Instant::now(), &options.server_pids);
-        loop {
-            let now = Instant::now();
-            if window.begins(now)? {
-                self.receipts.begin_window();
-            }
-            if window.is_over(now) || stop.requested() || self.receipts.error.is_some() {
-                break;
-            }
-            self.turn(net, now, window.next_at(), output)?;
-        }
-        self.without_error()?;
+    fn part(&mut self, driver: &mut Driver<'_, impl Net>) -> Result<Part> {
+        let window = self.options.measured.window(Instant::now());
         Ok(Part {
-            cpu: window.finish(Instant::now())?,
+            cpu: driver.measure(self, window)?,
             deliveries: self.receipts.in_window,
             latency: self.receipts.latencies.summary(),
         })
@@ -217,75 +231,34 @@ impl<'o> Run<'o> {
     /// Publishes on until all slow readers have subscribed; they are silent from then on.
     fn join_slow_readers(
         &mut self,
-        net: &mut impl Net,
+        driver: &mut Driver<'_, impl Net>,
         target: &Target,
-        output: &Output,
-        stop: &Stop,
     ) -> Result<Vec<TcpStream>> {
-        let options = self.options;
-        let layout = options.layout;
-        let joining: Vec<SlowReader> = (0..options.slow_readers)
+        let layout = self.layout;
+        self.joining = (0..self.options.slow_readers)
             .map(|number| {
                 // They take the channels in turn, from the first on.
                 let role = layout.role(self.run_id, number % layout.subscribers);
                 let number = layout.subscribers + layout.publishers + number;
-                SlowReader::start(options.protocol, target.clone(), number, role)
+                SlowReader::start(self.options.protocol, target.clone(), number, role)
             })
             .collect();
-        while !stop.requested()
-            && self.receipts.error.is_none()
-            && !joining.iter().all(SlowReader::is_subscribed)
-        {
-            let now = Instant::now();
-            self.turn(net, now, now + Duration::from_millis(10), output)?;
+        let all_have = |run: &Self| run.joining.iter().all(SlowReader::is_subscribed);
+        if !driver.run_until(self, JOIN_MAX, all_have)? {
+            bail!("the slow readers had not subscribed when the time was over");
         }
-        joining.into_iter().map(SlowReader::silent).collect()
+        self.joining.drain(..).map(SlowReader::silent).collect()
     }
 
-    /// Waits for the deliveries under way, unless some can never come.
-    fn drain(&mut self, net: &mut impl Net, stop: &Stop) -> Result<()> {
-        let until = Instant::now() + DRAIN_MAX;
-        let receipts = &mut self.receipts;
-        while receipts.received < self.expected
-            && receipts.closed() == 0
-            && Instant::now() < until
-            && !stop.requested()
-            && receipts.error.is_none()
-        {
-            net.turn(Some(until), &mut |net, key, event| {
-                receipts.on_event(net, key, event);
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Publishes what is due, and takes what comes until the next is or `until`.
-    fn turn(
-        &mut self,
-        net: &mut impl Net,
-        now: Instant,
-        until: Instant,
-        output: &Output,
-    ) -> Result<()> {
-        let layout = self.options.layout;
-        while let Some(intended) = self.pace.take(now) {
-            let (publisher, channel) = layout.publication(self.pace.taken() as usize - 1);
-            self.publish(net, publisher, channel, intended);
-            self.expected += layout.listeners(channel);
-        }
-        let receipts = &mut self.receipts;
-        output.progress(now, || format!("{} deliveries", receipts.received));
-        let until = self.pace.next_look(now).min(until);
-        net.turn(Some(until), &mut |net, key, event| {
-            receipts.on_event(net, key, event);
-        })?;
-        Ok(())
+    /// Everything that was published has come, or can never come.
+    fn nothing_is_under_way(&self) -> bool {
+        self.receipts.received >= self.expected || self.receipts.closed() > 0
     }
 
     fn publish(&mut self, net: &mut impl Net, publisher: usize, channel: usize, intended: Instant) {
         let options = self.options;
         let (connection, sequence) = self.receipts.expect(publisher, intended);
-        debug_assert_eq!(sequence as usize % options.layout.channels, channel);
+        debug_assert_eq!(sequence as usize % self.layout.channels, channel);
         let stamp = Stamp {
             publisher: publisher as u32,
             sequence,
@@ -301,8 +274,35 @@ impl<'o> Run<'o> {
     }
 }
 
-impl Report {
-    pub(crate) fn complete(&self) -> bool {
+impl Workload for Run<'_> {
+    fn send_due(&mut self, net: &mut impl Net, now: Instant) -> Option<Instant> {
+        while let Some((number, intended)) = self.pace.take(now) {
+            let (publisher, channel) = self.layout.publication(number as usize);
+            self.publish(net, publisher, channel, intended);
+            self.expected += self.layout.listeners(channel);
+        }
+        Some(self.pace.next_look(now))
+    }
+
+    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) {
+        self.receipts.on_event(net, key, event);
+    }
+
+    fn begin_window(&mut self) {
+        self.receipts.begin_window();
+    }
+
+    fn progress(&self) -> String {
+        format!("{} deliveries", self.receipts.received)
+    }
+
+    fn error(&self) -> Option<&str> {
+        self.receipts.error.as_deref()
+    }
+}
+
+impl super::Report for Report {
+    fn complete(&self) -> bool {
         (self.missing, self.out_of_order, self.refused, self.closed) == (0, 0, 0, 0)
     }
 }

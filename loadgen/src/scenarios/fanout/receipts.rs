@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use super::layout::Layout;
-use crate::clients::pubsub::Heard;
+use crate::clients::pubsub::{Heard, Trouble};
 use crate::clients::subscriber::{Deliveries, Stamp};
 use crate::clients::twins::Twins;
 use crate::clients::websocket;
 use crate::net::{Event, Key, Net};
 use crate::record::Latencies;
-use crate::scenarios::crowd::{Member, Trouble};
+use crate::scenarios::crowd::Member;
 
 /// What was sent and what came of it.
 pub(super) struct Receipts {

@@ -20,20 +20,25 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
 use flux_runtime::ring::{self, RingConfig};
 use serde::Serialize;
 
-use super::Stop;
 use super::crowd::gather;
+use super::driver::Driver;
 use super::open::check_descriptors;
+use super::{Scenario, Stop};
 use crate::clients::pubsub::{Protocol, Role};
 use crate::clients::subscriber::{self, Stamp};
-use crate::net::{EpollNet, Net};
+use crate::net::Net;
+use crate::options::{DURATION_S_MAX, Engine, count, seconds};
 use crate::process::{self, CpuUse, CpuWindow, Memory};
 use crate::record::{Latencies, Summary};
 use crate::report::Output;
 use crate::target::Target;
 
+/// 10,000 connections from each of so many addresses of 127.0.0.0/16.
+const HELD_MAX: u64 = 10_000_000;
 /// Connections from one source address. The kernel has 28,232 ports for each; it takes those of one parity
 /// first and searches longer the fuller they are.
 const PER_SOURCE: usize = 10_000;
@@ -44,20 +49,28 @@ const STALL_MAX: Duration = Duration::from_secs(30);
 /// Between two looks at how things go.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Options of `million`.
-#[derive(Debug, Clone)]
+/// Very many subscribed connections, held idle; one publication that all of them hear
+#[derive(Debug, Args)]
 pub(crate) struct Options {
-    pub(crate) url: String,
-    pub(crate) connections: usize,
-    /// Handshakes under way at once, over all rings.
-    pub(crate) in_flight: usize,
-    /// Bytes of the publication's data.
-    pub(crate) size: usize,
-    /// How long the connections are held before the publication.
-    pub(crate) hold: Duration,
-    /// How long the publication may take to reach all.
-    pub(crate) hear: Duration,
-    pub(crate) server_pid: u32,
+    /// ws://HOST:PORT/PATH
+    url: String,
+    #[arg(long, default_value_t = 1_000_000, value_parser = count(1..=HELD_MAX))]
+    connections: usize,
+    /// Handshakes under way at once, over all rings
+    #[arg(long, default_value_t = 1024, value_parser = count(1..=100_000))]
+    in_flight: usize,
+    /// Bytes of the publication's data
+    #[arg(long, default_value_t = 100, value_parser = count(1..=1 << 20))]
+    size: usize,
+    /// Seconds for which all connections are held before the publication
+    #[arg(long, default_value = "30", value_parser = seconds(0..=DURATION_S_MAX))]
+    hold: Duration,
+    /// Seconds in which the publication has to reach all
+    #[arg(long, default_value = "120", value_parser = seconds(1..=DURATION_S_MAX))]
+    hear: Duration,
+    /// Process whose memory and CPU time count
+    #[arg(long, value_name = "PID")]
+    server_pid: u32,
 }
 
 /// What `million` found.
@@ -162,46 +175,55 @@ impl Run {
     }
 }
 
-pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Report> {
-    let rings = rings(options.connections)?;
-    let run = Arc::new(Run {
-        target: Target::parse(&options.url)?,
-        channel: format!("million-{:08x}", fastrand::u32(..)),
-        in_flight: (options.in_flight / rings).max(1),
-        subscribed: AtomicU64::new(0),
-        pings: AtomicU64::new(0),
-        heard: AtomicU64::new(0),
-        lost: AtomicU64::new(0),
-        first_loss: Mutex::new(None),
-        published_us: AtomicU64::new(0),
-        started: Instant::now(),
-        is_over: AtomicBool::new(false),
-        problem: Mutex::new(None),
-    });
-    let before = Looked::now(options.server_pid)?;
-    let parts = start(&run, options.connections, rings)?;
-    let measured = measure(&run, options, &before, output, stop);
-    run.is_over.store(true, Ordering::Release);
-    let mut latencies = Latencies::new();
-    for part in parts {
-        let part = part
-            .join()
-            .map_err(|_| anyhow::anyhow!("a thread of the load generator has panicked"))?;
-        latencies.add(&part);
+impl Scenario for Options {
+    type Report = Report;
+
+    /// Of the publisher: the connections that are held have rings of their own.
+    fn engine(&self) -> Option<Engine> {
+        Some(Engine::Epoll)
     }
-    let (connect, memory, hold, mut publication) = measured?;
-    publication.latency = latencies.summary();
-    publication.took_ms = publication.latency.max_us as f64 / 1000.0;
-    Ok(Report {
-        scenario: "million",
-        url: options.url.clone(),
-        connections: options.connections,
-        rings,
-        connect,
-        memory,
-        hold,
-        publication,
-    })
+
+    fn run(&self, mut driver: Driver<'_, impl Net>) -> Result<Report> {
+        let rings = rings(self.connections)?;
+        let run = Arc::new(Run {
+            target: Target::parse(&self.url)?,
+            channel: format!("million-{:08x}", fastrand::u32(..)),
+            in_flight: (self.in_flight / rings).max(1),
+            subscribed: AtomicU64::new(0),
+            pings: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            first_loss: Mutex::new(None),
+            published_us: AtomicU64::new(0),
+            started: Instant::now(),
+            is_over: AtomicBool::new(false),
+            problem: Mutex::new(None),
+        });
+        let before = Looked::now(self.server_pid)?;
+        let parts = start(&run, self.connections, rings)?;
+        let measured = measure(&run, self, &before, &mut driver);
+        run.is_over.store(true, Ordering::Release);
+        let mut latencies = Latencies::new();
+        for part in parts {
+            let part = part
+                .join()
+                .map_err(|_| anyhow::anyhow!("a thread of the load generator has panicked"))?;
+            latencies.add(&part);
+        }
+        let (connect, memory, hold, mut publication) = measured?;
+        publication.latency = latencies.summary();
+        publication.took_ms = publication.latency.max_us as f64 / 1000.0;
+        Ok(Report {
+            scenario: "million",
+            url: self.url.clone(),
+            connections: self.connections,
+            rings,
+            connect,
+            memory,
+            hold,
+            publication,
+        })
+    }
 }
 
 /// Rings for so many connections.
@@ -237,9 +259,9 @@ fn measure(
     run: &Run,
     options: &Options,
     before: &Looked,
-    output: &Output,
-    stop: &Stop,
+    driver: &mut Driver<'_, impl Net>,
 ) -> Result<Measured> {
+    let (output, stop) = (driver.output, driver.stop);
     let servers = [options.server_pid];
     let wanted = options.connections as u64;
 
@@ -269,17 +291,10 @@ fn measure(
     let after = Looked::now(options.server_pid)?;
     let memory = before.growth(&after, wanted);
 
-    let mut net = EpollNet::new()?;
     let protocol = Protocol::Centrifuge;
-    let publisher = gather(
-        &mut net,
-        protocol,
-        |_| &run.target,
-        1,
-        |_| Role::Publisher(vec![run.channel.clone()]),
-        output,
-        stop,
-    )?;
+    let role = |_| Role::Publisher(vec![run.channel.clone()]);
+    let publisher = gather(driver, protocol, |_| &run.target, 1, role)?;
+    let net = &mut driver.net;
     let stamp = Stamp {
         publisher: 0,
         sequence: 0,
@@ -398,8 +413,8 @@ fn available() -> Result<u64> {
     Ok(kib.context("/proc/meminfo has no MemAvailable")? << 10)
 }
 
-impl Report {
-    pub(crate) fn complete(&self) -> bool {
+impl super::Report for Report {
+    fn complete(&self) -> bool {
         self.publication.missing == 0 && self.hold.lost == 0
     }
 }

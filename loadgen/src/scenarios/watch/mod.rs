@@ -21,6 +21,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use clap::Args;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -30,6 +31,7 @@ use self::verdict::{At, Beginning, NodeIndex, Receipt, Verdict};
 use super::Stop;
 use super::open::check_descriptors;
 use crate::net::{EpollNet, Event, Key, Net};
+use crate::options::{CONNECTIONS_MAX, DURATION_S_MAX, count, positive, seconds};
 use crate::pace::Pace;
 use crate::process::CpuWindow;
 use crate::record::Latencies;
@@ -44,26 +46,59 @@ const SETTLE: Duration = Duration::from_secs(2);
 const CUT: &str = "cut";
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
-/// Options of `watch`.
-#[derive(Debug, Clone)]
+/// Live clients through the balancer; the verdict is lost, duplicated, reordered
+///
+/// Clients behave like a Centrifuge SDK (full-jitter reconnect, resubscribe, pings) and publish in turn.
+/// With --json every event is a line; the last line is the summary.
+#[derive(Debug, Args)]
 pub(crate) struct Options {
-    pub(crate) url: String,
-    pub(crate) clients: usize,
-    pub(crate) channels: usize,
-    /// Publications per second, all publishers together.
-    pub(crate) rate: f64,
-    /// From the moment when all clients are live.
-    pub(crate) duration: Duration,
-    /// New connections per second at the start.
-    pub(crate) connect_rate: f64,
-    /// Publications start at the latest after this, however many clients are live.
-    pub(crate) ready_max: Duration,
-    /// How long clients that are away at the end may take to come back.
-    pub(crate) settle_max: Duration,
-    /// Prefix of the clients' `sid`s; they end in the client's number.
-    pub(crate) sid: String,
-    /// End when stdin closes; its lines are marks in the events, and `cut` cuts all clients.
-    pub(crate) stdin: bool,
+    /// ws://HOST:PORT/PATH
+    url: String,
+    /// Clients, each with its own sid
+    #[arg(long, default_value_t = 100, value_parser = count(1..=CONNECTIONS_MAX))]
+    clients: usize,
+    /// Channels that the clients are spread over, each with one client at least
+    #[arg(long, default_value_t = 10, value_parser = count(1..=100_000))]
+    channels: usize,
+    /// Publications per second, all clients together
+    #[arg(long, default_value_t = 50.0, value_parser = positive)]
+    rate: f64,
+    /// Seconds from when all clients are live; SIGINT ends earlier
+    #[arg(long, default_value = "3600", value_parser = seconds(1..=DURATION_S_MAX))]
+    duration: Duration,
+    /// End when stdin closes; each of its lines becomes a `mark` event, and the line `cut` cuts all clients at once
+    #[arg(long)]
+    stdin: bool,
+    /// New connections per second at the start
+    #[arg(long, default_value_t = 500.0, value_parser = positive)]
+    connect_rate: f64,
+    /// Seconds after which publishing starts though not all clients are live
+    #[arg(long, default_value = "30", value_parser = seconds(0..=600))]
+    ready: Duration,
+    /// Seconds that clients who are away at the end may take to come back
+    #[arg(long, default_value = "25", value_parser = seconds(0..=600))]
+    settle: Duration,
+    /// Prefix of the clients' sids (the affinity keys): PREFIX0, PREFIX1, ...
+    #[arg(long, default_value = "watch-", value_parser = sid)]
+    sid: String,
+}
+
+impl Options {
+    /// Channels that have a client.
+    fn channels(&self) -> usize {
+        self.channels.min(self.clients)
+    }
+}
+
+/// Reads what may stand in a URL as it is.
+fn sid(text: &str) -> Result<String, &'static str> {
+    match text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte))
+    {
+        true => Ok(text.to_owned()),
+        false => Err("letters, digits and -_.~ are allowed"),
+    }
 }
 
 /// What a publication carries.
@@ -121,7 +156,7 @@ pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Sum
     let mut watch = Watch::new(options, target, output);
     output.event(&json!({
         "event": "start", "at_ms": 0, "unix_ms": unix_ms(), "run": format!("{:08x}", watch.run),
-        "clients": options.clients, "channels": options.channels, "rate": options.rate,
+        "clients": options.clients, "channels": options.channels(), "rate": options.rate,
     }));
 
     let mut input_open = true;
@@ -137,7 +172,7 @@ pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Sum
             input_open = input_open && watch.marks(&mut net, input);
         }
         if ready_at.is_none()
-            && (watch.live == options.clients || now - watch.started >= options.ready_max)
+            && (watch.live == options.clients || now - watch.started >= options.ready)
         {
             ready_at = Some(now);
             publishing = Some(Pace::new(now, options.rate));
@@ -158,7 +193,7 @@ pub(crate) fn run(options: &Options, output: &Output, stop: &Stop) -> Result<Sum
                 .all(|client| client.is_live() || client.has_ended());
             let waited = now - since;
             if (waited >= SETTLE && (all_back || ready_at.is_none()))
-                || waited >= options.settle_max.max(SETTLE)
+                || waited >= options.settle.max(SETTLE)
             {
                 break;
             }
@@ -205,7 +240,7 @@ impl<'a> Watch<'a> {
         let pace = Pace::new(started, options.connect_rate);
         let clients: Vec<Client> = (0..options.clients)
             .map(|index| {
-                let channel = format!("watch-{run:08x}-{}", index % options.channels);
+                let channel = format!("watch-{run:08x}-{}", index % options.channels());
                 Client::new(
                     &target,
                     &format!("{}{index}", options.sid),
@@ -225,7 +260,7 @@ impl<'a> Watch<'a> {
             clients,
             deadlines: BTreeSet::new(),
             nodes: Vec::new(),
-            verdict: Verdict::new(options.clients, options.channels),
+            verdict: Verdict::new(options.clients, options.channels()),
             closes: Closes::default(),
             latencies: Latencies::new(),
             failed_attempts: BTreeMap::new(),
@@ -290,7 +325,7 @@ impl<'a> Watch<'a> {
         let now = self.at();
         let (number, sequence) =
             self.verdict
-                .published(index % self.options.channels, index as u32, node, now);
+                .published(index % self.options.channels(), index as u32, node, now);
         let data = format!(
             r#"{{"run":{},"n":{number},"p":{index},"s":{sequence}}}"#,
             self.run
@@ -336,7 +371,7 @@ impl<'a> Watch<'a> {
                 Effect::Live { node, beginning } => self.live(index, node, beginning),
                 Effect::Received(data) => self.received(index, &data),
                 Effect::Answered { number, error } => {
-                    let channel = index % self.options.channels;
+                    let channel = index % self.options.channels();
                     match error {
                         None => self
                             .verdict

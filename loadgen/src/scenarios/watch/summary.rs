@@ -109,7 +109,7 @@ impl Watch<'_> {
             scenario: "watch",
             ok: totals.clean() && self.ended == 0 && totals.delivered > 0,
             clients: self.clients.len(),
-            channels: self.options.channels,
+            channels: self.options.channels(),
             duration_s: duration.as_secs_f64(),
             totals,
             skipped: self.skipped,
@@ -141,8 +141,8 @@ fn gap_ms(story: &Story) -> Option<u64> {
     story.longest_gap.map(|gap| gap.as_millis() as u64)
 }
 
-impl Summary {
-    pub(crate) fn ok(&self) -> bool {
+impl crate::scenarios::Report for Summary {
+    fn complete(&self) -> bool {
         self.ok
     }
 }
