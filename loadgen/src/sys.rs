@@ -1,5 +1,5 @@
 //! The system calls that no crate in use offers: a timer file for waits below a millisecond, the
-//! open-file limit, the CPU clock of another process, the clock tick of `/proc`.
+//! CPU clock of another process, the clock tick of `/proc`.
 #![allow(
     unsafe_code,
     reason = "direct libc calls; each block says why it is sound"
@@ -63,50 +63,6 @@ impl TimerFd {
 impl AsRawFd for TimerFd {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
         self.0.as_raw_fd()
-    }
-}
-
-/// Raises the soft limit of open files to the hard one; returns what holds then.
-pub(crate) fn raise_nofile() -> u64 {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: `limit` is a valid place for the kernel to write to.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } < 0 {
-        return 1024;
-    }
-    let raised = libc::rlimit {
-        rlim_cur: limit.rlim_max,
-        rlim_max: limit.rlim_max,
-    };
-    if limit.rlim_cur < limit.rlim_max {
-        // SAFETY: `raised` outlives the call.
-        let result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) };
-        if result == 0 {
-            return raised.rlim_cur;
-        }
-    }
-    limit.rlim_cur
-}
-
-/// Leaves the choice of the port to connect(2) when the socket is bound to an address.
-pub(crate) fn bind_address_no_port(socket: &impl AsRawFd) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: the option takes an int, which lives until the call returns.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
     }
 }
 

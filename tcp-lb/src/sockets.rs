@@ -1,13 +1,11 @@
 //! Listeners and upstream sockets with their options.
-#![allow(
-    unsafe_code,
-    reason = "a socket option and a way to receive that socket2 does not know"
-)]
+#![allow(unsafe_code, reason = "a way to receive that socket2 does not know")]
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+use flux_runtime::sockets::bind_address_no_port;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::limits;
@@ -90,26 +88,6 @@ fn watch(
         .with_interval(limits::KEEPALIVE_INTERVAL);
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(user_timeout))
-}
-
-/// Leaves the choice of the port to connect(2): without it a bound source has one pool of ports for
-/// all destinations together instead of one for each.
-fn bind_address_no_port(socket: &Socket) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: the option takes an int, which lives until the call returns.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
-            size_of_val(&on) as libc::socklen_t,
-        )
-    };
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 /// What has come in already, without waiting for more.

@@ -2,7 +2,8 @@
 //!
 //! A session that is behind is not read from, but what the kernel had taken off its socket before it heard so
 //! still comes: a client may send thousands of commands at once. It is taken when the session has caught up, so
-//! that a burst waits instead of being refused. Bounded by the socket's receive buffer.
+//! that a burst waits instead of being refused. Bounded: a receive that is being stopped takes at most what the ring's
+//! buffers hold.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;

@@ -4,7 +4,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use super::client::{Client, PATIENCE, wait_for};
-use super::node::Settings;
+use super::node::{Node, Settings};
+
+/// Publications that are sent at once: far more than a session may have unanswered.
+const BURST: u32 = 4_000;
 
 #[test]
 fn of_a_burst_of_connections_only_as_many_are_taken_as_there_may_be() {
@@ -42,14 +45,7 @@ fn of_a_burst_of_connections_only_as_many_are_taken_as_there_may_be() {
 
 #[test]
 fn a_burst_of_publications_waits_for_the_session_and_none_is_refused() {
-    const BURST: u32 = 4_000;
-    let node = Settings::default().start();
-    let mut reader = Client::connect(node.address);
-    reader.subscribe("c");
-    let mut publisher = Client::connect(node.address);
-    // Far more at once than a session may have unanswered.
-    publisher
-        .send_at_once((0..BURST).map(|n| format!(r#""publish":{{"channel":"c","data":{n}}}"#)));
+    let (node, mut reader, mut publisher) = with_a_burst_under_way();
     let last = publisher.ask(r#""publish":{"channel":"c","data":"last"}"#);
     assert!(!last.contains("error"), "{last}");
     let mut next = 0;
@@ -69,17 +65,22 @@ fn a_burst_of_publications_waits_for_the_session_and_none_is_refused() {
 
 #[test]
 fn what_a_client_sends_before_it_leaves_is_taken_however_much_it_is() {
-    const BURST: u32 = 4_000;
+    let (node, mut reader, mut publisher) = with_a_burst_under_way();
+    publisher.finish_sending();
+    let last = BURST - 1;
+    reader.wait(|line| data(line) == Some(last));
+    assert_eq!(node.count(|counters| &counters.publish_failures), 0);
+}
+
+/// A node, a client that is subscribed to `c`, and one that has just sent all of [`BURST`] to it.
+fn with_a_burst_under_way() -> (Node, Client, Client) {
     let node = Settings::default().start();
     let mut reader = Client::connect(node.address);
     reader.subscribe("c");
     let mut publisher = Client::connect(node.address);
     publisher
         .send_at_once((0..BURST).map(|n| format!(r#""publish":{{"channel":"c","data":{n}}}"#)));
-    publisher.finish_sending();
-    let last = BURST - 1;
-    reader.wait(|line| data(line) == Some(last));
-    assert_eq!(node.count(|counters| &counters.publish_failures), 0);
+    (node, reader, publisher)
 }
 
 /// The number that a publication carries.

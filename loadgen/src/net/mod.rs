@@ -19,9 +19,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use flux_runtime::sockets::bind_address_no_port;
 use socket2::{Domain, Protocol, Socket, Type};
-
-use crate::sys;
 
 pub(crate) use epoll::EpollNet;
 pub(crate) use ring::RingNet;
@@ -87,7 +86,7 @@ fn socket(to: SocketAddr, source: Option<IpAddr>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     if let Some(source) = source {
-        sys::bind_address_no_port(&socket)?;
+        bind_address_no_port(&socket)?;
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     Ok(socket)

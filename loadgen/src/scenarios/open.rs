@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use flux_runtime::doctor;
 
 use super::driver::Driver;
 use crate::clients::link::{Failure, Link, LinkEvent};
 use crate::net::{Event, Key, Net};
 use crate::pace::Pace;
 use crate::record::Latencies;
-use crate::sys;
 use crate::target::Target;
 
 /// Handshakes under way at once when no rate is given.
@@ -85,7 +85,7 @@ impl Opened {
 
 /// An error, with the remedy, when this machine cannot hold `count` connections in one process.
 pub(crate) fn check_descriptors(count: usize) -> Result<()> {
-    let limit = sys::raise_nofile();
+    let limit = doctor::raise_nofile().context("the limit of open files")?;
     anyhow::ensure!(
         count as u64 + DESCRIPTORS_SPARE <= limit,
         "{count} connections need {} open files, the limit is {limit}: raise it (ulimit -Hn) or run several processes",

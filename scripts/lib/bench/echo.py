@@ -1,8 +1,7 @@
 """Messages that come back."""
 
 from . import servers
-from .fanout import KEPT_MIN
-from .rounds import Behind, required
+from .rounds import KEPT_MIN, Behind, required
 
 # Connections, bytes, and messages a second; without those a closed loop.
 LOADS = [(1, 20, None), (100, 20, None), (1000, 20, None), (10_000, 20, None), (100, 20, 80_000), (1000, 20, 80_000),

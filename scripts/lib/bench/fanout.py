@@ -3,10 +3,8 @@
 import collections
 
 from . import servers
-from .rounds import Behind, Failed, required
+from .rounds import KEPT_MIN, Behind, Failed, required
 
-# Less than this of what was due within the measured time: the server does not keep the rate.
-KEPT_MIN = 0.9
 # From so many publications a second on a server has more to settle than caches (ours: how long connections rest), and
 # this is how long all are given, in seconds.
 BUSY_RATE, BUSY_WARMUP = 1000, 1.5

@@ -22,6 +22,8 @@ STOP_S_MAX = 10
 STEP_S_MAX = 180
 # Share of a core that other programs may use before a figure is remarked upon.
 OTHERS_MAX = 0.15
+# Less than this of what was due within the measured time: the server does not keep the rate.
+KEPT_MIN = 0.9
 
 
 class Failed(Exception):

@@ -3,7 +3,7 @@
 import os
 import urllib.request
 
-from .rounds import PEERS, Behind, free_port, needs, required
+from .rounds import KEPT_MIN, PEERS, Behind, free_port, needs, required
 
 # Requests a second: at half of what the servers reach the load generator has room as well.
 RATE = 80_000
@@ -19,7 +19,7 @@ def http(bench):
     def measure(port, process, connections):
         report = bench.load("http", f"http://127.0.0.1:{port}/", "--connections", connections, "--rate", RATE,
                             "--warmup", bench.warmup, "--duration", bench.seconds, "--server-pid", process.pid)
-        if not bench.quick and report["requests_per_s"] < 0.9 * RATE:
+        if not bench.quick and report["requests_per_s"] < KEPT_MIN * RATE:
             raise Behind(f"{report['requests_per_s']:,.0f} of {RATE:,} requests a second were answered")
         return required(report, "requests_per_cpu_s")
 

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use flux_runtime::doctor;
 use flux_runtime::ring::{self, RingConfig};
 use serde::Serialize;
 
@@ -228,7 +229,7 @@ impl Scenario for Options {
 
 /// Rings for so many connections.
 fn rings(connections: usize) -> Result<usize> {
-    crate::sys::raise_nofile();
+    doctor::raise_nofile().context("the limit of open files")?;
     let slots = ring::direct_slots(&RingConfig::default())? as usize;
     if slots <= SLOTS_SPARE {
         check_descriptors(connections)?;
