@@ -22,7 +22,7 @@ use crate::net::{EpollNet, RingNet};
 use crate::options::{Cli, Command, Engine};
 use crate::report::Output;
 use crate::scenarios::driver::Driver;
-use crate::scenarios::{Report, Scenario, Stop, bulk, echo, pairs, serve_echo, watch};
+use crate::scenarios::{Report, Scenario, Stop, bulk, echo, hop, pairs, serve_echo, watch};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -51,6 +51,7 @@ fn run(command: &Command, output: &Output) -> Result<bool> {
         Command::Channels(options) => drive(options, output, stop),
         Command::Idle(options) => drive(options, output, stop),
         Command::Million(options) => drive(options, output, stop),
+        Command::Hop(options) => Ok(finish(&hop::run(options, output, stop)?, output)),
         Command::Bulk(options) => Ok(finish(&bulk::run(options, output, stop)?, output)),
         Command::Watch(options) => Ok(finish(&watch::run(options, output, stop)?, output)),
         Command::Pairs(options) => Ok(finish(&pairs::run(options)?, output)),

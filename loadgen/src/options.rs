@@ -9,7 +9,7 @@ use clap::builder::{RangedU64ValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::scenarios::{
-    bulk, channels, connect, echo, fanout, http, idle, million, pairs, redis_publish, watch,
+    bulk, channels, connect, echo, fanout, hop, http, idle, million, pairs, redis_publish, watch,
 };
 
 /// Longest run of any command.
@@ -44,6 +44,7 @@ pub(crate) enum Command {
     Relay(echo::Options),
     /// A TCP server that returns every byte, as the far side of `relay tcp://...`
     ServeEcho(Serve),
+    Hop(hop::Options),
     Bulk(bulk::Options),
     /// The far side of `bulk`
     ServeBulk(Serve),

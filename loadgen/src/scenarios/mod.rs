@@ -8,6 +8,7 @@ pub(crate) mod crowd;
 pub(crate) mod driver;
 pub(crate) mod echo;
 pub(crate) mod fanout;
+pub(crate) mod hop;
 pub(crate) mod http;
 pub(crate) mod idle;
 pub(crate) mod million;

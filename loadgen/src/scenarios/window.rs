@@ -33,10 +33,7 @@ impl Measured {
     #[cfg(test)]
     pub(crate) fn new(warmup: Duration, duration: Duration) -> Self {
         Self {
-            times: Times {
-                duration: duration.as_secs_f64(),
-                warmup: warmup.as_secs_f64(),
-            },
+            times: Times::new(warmup, duration),
             server_pids: Vec::new(),
         }
     }
@@ -48,6 +45,14 @@ impl Measured {
 }
 
 impl Times {
+    #[cfg(test)]
+    pub(crate) fn new(warmup: Duration, duration: Duration) -> Self {
+        Self {
+            duration: duration.as_secs_f64(),
+            warmup: warmup.as_secs_f64(),
+        }
+    }
+
     /// The window of a run that begins at `started`, and whose CPU time counts.
     pub(crate) fn window(&self, started: Instant, server_pids: &[u32]) -> Window {
         let seconds = |given: f64| Duration::from_secs_f64(given.min(DURATION_S_MAX as f64));

@@ -1,7 +1,7 @@
 """Balancers, ours and the peers on the same core in front of the same servers.
 
 Behind all of them stands what answers, on the load generator's core: our gateway (echo and upgrades), or
-flux-bench's own sink and source for large data.
+flux-bench itself (large data, and the time that a message takes).
 """
 
 import os
@@ -14,16 +14,12 @@ from .rounds import PEERS, START_S_MAX, Failed, free_port, needs, required, say
 
 ECHO = "/echo"
 DOOR = "/connection/websocket"
-# Where the test's own records stand, beside those of real nodes.
-BULK_PREFIX = "bench-bulk"
+# Where the tests' own records stand, beside those of real nodes.
+BULK_PREFIX, HOP_PREFIX = "bench-bulk", "bench-hop"
 # New connections a second, as in `connect`.
 # One at which the balancer sleeps between connections, and one at which most find it awake.
 CONNECT_RATES = (2_000, 4_000)
 IDLE_FLOWS = 4_000
-# Without a balancer p99 has to be below this at the rate at which what a balancer adds is measured, which is halved
-# this often to get there.
-DIRECT_P99_US_MAX = 2_000
-RATE_HALVED_MAX = 2
 # Descriptors of a balancer beside its flows' two each, or of what stands behind it.
 DESCRIPTORS_SPARE = 2_000
 
@@ -39,14 +35,19 @@ class Yard:
         self.admin = f"127.0.0.1:{free_port()}"
         self.upstream, _ = bench.gateway(bench.load_core, "--echo", "--id", "relay-1", "--redis", self.redis_url, "--admin", self.admin)
 
-    def starts(self, upstream=None, prefix=None):
+    def starts(self, upstream=None, prefix=None, half_close="off"):
         """Who -> function that starts it: its port and process. `upstream` is a port; ours finds its own in the
-        registry, under `prefix` if given. An end of large data has to reach the other side while more comes back:
-        that is the one thing for which nginx is told otherwise than it would do by itself."""
-        half_close = "off" if upstream is None else "on"
+        registry, under `prefix` if given. `half_close` is nginx's: whether an end reaches the other side while more
+        comes back."""
         upstream = upstream or self.upstream
         return {"ours": lambda: self.ours(prefix), "haproxy": lambda: self.haproxy(upstream),
                 "nginx": lambda: self.nginx(upstream, half_close)}
+
+    def in_front_of(self, upstream, prefix, half_close="off"):
+        """Every balancer, started, before another upstream than the gateway, whose record stands under `prefix`. The
+        gateway's admin pages answer ours' probes for it."""
+        registry.write_nodes(self.redis_port, prefix, {"bench-1": (f"127.0.0.1:{upstream}", self.admin)})
+        return {who: start() for who, start in self.starts(upstream, prefix, half_close).items()}
 
     def all(self):
         """Every balancer, started, with a WebSocket that went through it."""
@@ -111,11 +112,10 @@ def bulk(bench):
     yard = Yard(bench)
     sink = free_port()
     bench.start([bench.binary("flux-bench"), "serve-bulk", "--listen", f"127.0.0.1:{sink}"], sink, bench.load_core, name="serve-bulk")
-    # The gateway's admin pages answer ours' probes for the sink.
-    registry.write_nodes(yard.redis_port, BULK_PREFIX, {"bulk-1": (f"127.0.0.1:{sink}", yard.admin)})
-    balancers = {who: start() for who, start in yard.starts(sink, BULK_PREFIX).items()}
+    # That is the one thing for which nginx is told otherwise than it would do by itself.
+    balancers = yard.in_front_of(sink, BULK_PREFIX, half_close="on")
     for port, _ in balancers.values():
-        until_moved(bench, port)
+        until_done(port, [bench.binary("flux-bench"), "bulk", f"tcp://127.0.0.1:{port}", "--duration", "1"])
 
     def measure(port, process, flows, direction):
         report = bench.load("bulk", f"tcp://127.0.0.1:{port}", "--flows", flows, "--direction", direction,
@@ -148,32 +148,34 @@ def idle(bench):
 
 
 def latency(bench):
-    """What a balancer adds to a round trip at half of what the slowest one reaches, the same rate for all."""
+    """What a balancer adds to the way of a message, at half of what the slowest one reaches, the same rate for all.
+    Both ends are in one thread of the load generator, so that no balancer's figure is the wait of one end for the other's
+    turn on their core."""
     yard = Yard(bench)
-    balancers = yard.all()
-    flows = 100
+    ends = free_port()
+    balancers = yard.in_front_of(ends, HOP_PREFIX)
 
     def load(port, *more):
-        return bench.load("relay", f"ws://127.0.0.1:{port}{ECHO}", "--connections", flows, "--size", 20, "--duration", bench.seconds, *more)
+        return bench.load("hop", f"tcp://127.0.0.1:{port}", "--listen", f"127.0.0.1:{ends}", "--flows", 100, "--size", 20,
+                          "--warmup", bench.warmup, "--duration", bench.seconds, *more)
 
-    reached = {who: load(port)["messages_per_s"] for who, (port, _) in balancers.items()}
+    reached = {}
+    for who, (port, _) in balancers.items():
+        until_done(port, [bench.binary("flux-bench"), "hop", f"tcp://127.0.0.1:{port}", "--listen", f"127.0.0.1:{ends}",
+                          "--flows", "1", "--warmup", "0.1", "--duration", "0.1"])
+        reached[who] = load(port)["messages_per_s"]
     rate = int(min(reached.values()) / 2 / 100) * 100
-    # What stands behind the balancers and the load generator share a core, which has to keep the rate itself.
-    for _ in range(RATE_HALVED_MAX):
-        if load(yard.upstream, "--rate", rate)["latency"]["p99_us"] <= DIRECT_P99_US_MAX:
-            break
-        rate //= 2
     say(f"  reached per second: {', '.join(f'{who} {each:,.0f}' for who, each in reached.items())}; measured at {rate:,}/s")
     direct = {}
 
     def measure(who, port):
         if who == "ours":
-            direct.update(load(yard.upstream, "--rate", rate)["latency"])
-        found = load(port, "--rate", rate)["latency"]
-        return {key: max(1, found[f"{key}_us"] - direct[f"{key}_us"]) / 1000 for key in ("p50", "p99")}
+            direct.update(load(ends, "--rate", rate)["and_back"])
+        found = load(port, "--rate", rate)["and_back"]
+        return {key: max(1, found[f"{key}_us"] - direct[f"{key}_us"]) for key in ("p50", "p99")}
 
     name = f"half load ({rate:,}/s)"
-    return bench.rows([(f"{name} {key} added", "ms", key, True) for key in ("p50", "p99")],
+    return bench.rows([(f"{name} {key} added", "us", key, True) for key in ("p50", "p99")],
                       {who: (lambda who=who, port=port: measure(who, port)) for who, (port, _) in balancers.items()})
 
 
@@ -205,11 +207,6 @@ def nginx_configuration(bench, port, upstream, half_close):
 def until_upgraded(bench, port):
     """A balancer is ready when a WebSocket opens through it."""
     until_done(port, [bench.binary("flux-bench"), "probe-connect", f"ws://127.0.0.1:{port}{ECHO}", "--count", "1", "--timeout", "2"])
-
-
-def until_moved(bench, port):
-    """The same for large data."""
-    until_done(port, [bench.binary("flux-bench"), "bulk", f"tcp://127.0.0.1:{port}", "--duration", "1"])
 
 
 def until_done(port, command):
