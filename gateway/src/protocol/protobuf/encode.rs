@@ -98,6 +98,7 @@ impl Encode for Pushed<'_> {
 }
 
 impl Encode for Push<'_> {
+    #[inline]
     fn fields(&self, to: &mut Fields<'_>) {
         match self {
             Push::Publication {
@@ -232,6 +233,7 @@ impl Encode for SubscribedByServer<'_> {
 }
 
 impl Encode for Publication<'_> {
+    #[inline]
     fn fields(&self, to: &mut Fields<'_>) {
         to.bytes(4, self.data);
         if let Some(info) = &self.info {

@@ -65,7 +65,17 @@ impl Fields<'_> {
     }
 
     /// A number in groups of seven bits, the lowest first.
+    #[inline]
     fn varint(&mut self, number: u64) {
+        match number {
+            0..=0x7f => self.out.push(number as u8),
+            0x80..=0x3fff => self.out.extend_from_slice(&two_bytes(number)),
+            _ => self.long_varint(number),
+        }
+    }
+
+    #[inline(never)]
+    fn long_varint(&mut self, number: u64) {
         let mut rest = number;
         while rest > 0x7f {
             self.out.push(rest as u8 | 0x80);
@@ -82,10 +92,10 @@ impl Fields<'_> {
         message.fields(self);
         let len = self.out.len() - body;
         debug_assert!(len >= len_min, "room for too long a length");
-        if len <= 0x7f {
-            self.out[start] = len as u8;
-        } else {
-            self.long_length(start, body, len);
+        match (body - start, len) {
+            (1, 0..=0x7f) => self.out[start] = len as u8,
+            (2, 0x80..=0x3fff) => self.out[start..body].copy_from_slice(&two_bytes(len as u64)),
+            _ => self.long_length(start, body, len),
         }
     }
 
@@ -107,6 +117,11 @@ impl Fields<'_> {
         }
         self.out[at - 1] &= 0x7f;
     }
+}
+
+/// A number of 8 to 14 bits.
+fn two_bytes(number: u64) -> [u8; 2] {
+    [number as u8 | 0x80, (number >> 7) as u8]
 }
 
 #[cfg(test)]
@@ -181,6 +196,8 @@ mod tests {
             (0x7f, b"\x7f"),
             (0x80, b"\x80\x01"),
             (300, b"\xac\x02"),
+            (0x3fff, b"\xff\x7f"),
+            (0x4000, b"\x80\x80\x01"),
             (u64::MAX, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
         ] {
             let mut out = Vec::new();
