@@ -26,6 +26,7 @@ pub(super) fn delimited(out: &mut Vec<u8>, message: &impl Encode) {
     Fields { out }.delimited(message);
 }
 
+/// Inlined is what takes a field's number: where that is known its key is one byte, without a loop.
 impl Fields<'_> {
     /// A message, whether it has fields or not.
     pub(super) fn message(&mut self, number: u32, message: &impl Encode) {
@@ -34,6 +35,7 @@ impl Fields<'_> {
     }
 
     /// Bytes, but for none.
+    #[inline]
     pub(super) fn bytes(&mut self, number: u32, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.key(number, 2);
@@ -48,6 +50,7 @@ impl Fields<'_> {
     }
 
     /// A number, but for 0.
+    #[inline]
     pub(super) fn number(&mut self, number: u32, value: u64) {
         if value != 0 {
             self.key(number, 0);
