@@ -69,6 +69,22 @@ struct Run {
     slice: LogSlice,
 }
 
+impl Run {
+    fn end(&self) -> u64 {
+        self.start + self.slice.len() as u64
+    }
+
+    /// What of it lies between two positions, the second of which is above its start.
+    fn part(&self, from: u64, to: u64) -> LogSlice {
+        if from <= self.start && to >= self.end() {
+            return self.slice.clone();
+        }
+        let skip = from.saturating_sub(self.start);
+        let end = to.min(self.end()) - self.start;
+        self.slice.slice(skip as usize, end as usize)
+    }
+}
+
 /// A channel with subscribers on this shard.
 #[derive(Debug)]
 pub(super) struct Channel {
@@ -243,7 +259,7 @@ impl Channel {
             if run.start >= slowest {
                 break;
             }
-            let end = run.start + run.slice.len() as u64;
+            let end = run.end();
             if end <= slowest {
                 self.retained.pop_front();
             } else {
@@ -261,19 +277,18 @@ impl Channel {
     /// Hands out everything from `from` up to `to`, run by run.
     pub(super) fn pending(&self, from: u64, to: u64, mut take: impl FnMut(LogSlice)) {
         debug_assert!(from >= self.tail);
-        let first = self
-            .retained
-            .partition_point(|run| run.start + run.slice.len() as u64 <= from);
+        // Who is not far behind has nothing pending but in the last run.
+        if let Some(last) = self.retained.back()
+            && (last.start..last.end()).contains(&from)
+        {
+            return take(last.part(from, to));
+        }
+        let first = self.retained.partition_point(|run| run.end() <= from);
         for run in self.retained.range(first..) {
             if run.start >= to {
                 break;
             }
-            let len = run.slice.len() as u64;
-            let (skip, end) = (from.saturating_sub(run.start), len.min(to - run.start));
-            take(match (skip, end == len) {
-                (0, true) => run.slice.clone(),
-                _ => run.slice.slice(skip as usize, end as usize),
-            });
+            take(run.part(from, to));
         }
     }
 

@@ -158,6 +158,9 @@ pub(super) struct Place {
 pub struct Subscriptions {
     pub(super) config: SubscriptionsConfig,
     started: Instant,
+    /// The time that was asked for last, with its milliseconds since `started`: a round has one time
+    /// for all its sends.
+    asked: (Instant, u32),
     pub(super) hasher: RandomState,
     pub(super) by_name: HashTable<u32>,
     pub(super) places: Vec<Place>,
@@ -188,6 +191,7 @@ impl Subscriptions {
         Self {
             config,
             started: now,
+            asked: (now, 0),
             hasher: RandomState::default(),
             by_name: HashTable::new(),
             places: Vec::new(),
@@ -369,8 +373,12 @@ impl Subscriptions {
             .sum()
     }
 
-    pub(super) fn ms(&self, now: Instant) -> u32 {
-        now.saturating_duration_since(self.started).as_millis() as u32
+    pub(super) fn ms(&mut self, now: Instant) -> u32 {
+        if now != self.asked.0 {
+            let since = now.saturating_duration_since(self.started);
+            self.asked = (now, since.as_millis() as u32);
+        }
+        self.asked.1
     }
 
     pub(super) fn connection(&self, slot: Slot) -> Option<&Connection> {

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::hint::black_box;
 
-use crate::protocol::{Publication, Push, Tags, WireFormat};
+use crate::protocol::WireFormat;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{TICK, article};
+use super::{CHANNEL, OFFSET, TICK, article, encode_publication};
 use crate::harness::{OURS, case};
 
 /// As much of the schema as a server must read.
@@ -118,35 +118,24 @@ pub(crate) fn run() {
         });
     }
 
-    let name = "JSON publication 100 B";
-    let mut out = Vec::with_capacity(512);
-    case(name, OURS, 500, 1, || {
-        out.clear();
-        let publication = Publication {
-            data: TICK.as_bytes(),
-            info: None,
-            offset: 1234,
-            tags: Tags::NONE,
-            delta: false,
-        };
-        let channel = "news:sport";
-        WireFormat::Json.push(
-            &mut out,
-            black_box(&Push::Publication {
-                channel,
-                publication,
-            }),
-        );
-        black_box(&out);
-    });
+    publication("JSON publication 100 B", TICK);
+    publication("JSON publication 1 KiB", &article());
+}
+
+fn publication(name: &str, data: &str) {
+    let mut out = Vec::with_capacity(2 * data.len());
+    encode_publication(name, WireFormat::Json, data, &mut out);
     let expected = out.clone();
-    let data: &RawValue = serde_json::from_str(TICK).expect("JSON");
+    let data: &RawValue = serde_json::from_str(data).expect("JSON");
     case(name, "serde_json", 500, 1, || {
         out.clear();
         let pushed = Pushed {
             push: Body {
-                channel: "news:sport",
-                publication: Data { data, offset: 1234 },
+                channel: CHANNEL,
+                publication: Data {
+                    data,
+                    offset: OFFSET,
+                },
             },
         };
         let written = serde_json::to_writer(&mut out, black_box(&pushed));

@@ -3,11 +3,11 @@
 
 use std::hint::black_box;
 
-use crate::protocol::{Publication, Push, Tags, WireFormat};
+use crate::protocol::WireFormat;
 use prost::Message;
 use prost::bytes::Bytes;
 
-use super::{TICK, article};
+use super::{CHANNEL, OFFSET, TICK, article, encode_publication};
 use crate::harness::{OURS, case};
 
 /// As much of the schema as these cases need.
@@ -152,34 +152,20 @@ pub(crate) fn run() {
         });
     }
 
-    let name = "Protobuf publication 100 B";
-    let mut out = Vec::with_capacity(512);
-    case(name, OURS, 500, 1, || {
-        out.clear();
-        let publication = Publication {
-            data: TICK.as_bytes(),
-            info: None,
-            offset: 1234,
-            tags: Tags::NONE,
-            delta: false,
-        };
-        let channel = "news:sport";
-        WireFormat::Protobuf.push(
-            &mut out,
-            black_box(&Push::Publication {
-                channel,
-                publication,
-            }),
-        );
-        black_box(&out);
-    });
+    publication("Protobuf publication 100 B", TICK);
+    publication("Protobuf publication 1 KiB", article().leak());
+}
+
+fn publication(name: &str, data: &'static str) {
+    let mut out = Vec::with_capacity(2 * data.len());
+    encode_publication(name, WireFormat::Protobuf, data, &mut out);
     let expected = out.clone();
     let reply = Reply {
         push: Some(Pushed {
-            channel: "news:sport".to_owned(),
+            channel: CHANNEL.to_owned(),
             publication: Some(Data {
-                data: Bytes::from(TICK),
-                offset: 1234,
+                data: Bytes::from(data),
+                offset: OFFSET,
             }),
         }),
     };

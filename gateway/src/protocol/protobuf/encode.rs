@@ -1,6 +1,6 @@
 //! Replies and pushes, straight into the caller's buffer.
 
-use super::write::{Encode, Sink};
+use super::write::{Encode, Fields, delimited};
 use crate::protocol::client_id::ClientId;
 use crate::protocol::codes::{Disconnect, Unsubscribe};
 use crate::protocol::reply::{
@@ -10,17 +10,17 @@ use crate::protocol::tags::Tags;
 
 /// Appends a reply behind its length.
 pub fn encode_reply(out: &mut Vec<u8>, id: u32, reply: &Reply<'_>) {
-    out.delimited(&Answer { id, reply });
+    delimited(out, &Answer { id, reply });
 }
 
 /// Appends a reply that holds nothing but a push, behind its length.
 pub fn encode_push(out: &mut Vec<u8>, push: &Push<'_>) {
-    out.delimited(&Pushed(push));
+    delimited(out, &Pushed(push));
 }
 
 /// Appends a push that stands alone, for clients that only listen, behind its length.
 pub fn encode_bare_push(out: &mut Vec<u8>, push: &Push<'_>) {
-    out.delimited(push);
+    delimited(out, push);
 }
 
 /// Appends a reply (or push) without fields.
@@ -34,7 +34,7 @@ struct Answer<'a> {
 }
 
 impl Encode for Answer<'_> {
-    fn fields(&self, to: &mut impl Sink) {
+    fn fields(&self, to: &mut Fields<'_>) {
         to.number(1, u64::from(self.id));
         match *self.reply {
             Reply::Error(error) => to.message(2, &error),
@@ -74,55 +74,77 @@ impl Encode for Answer<'_> {
             Reply::SubRefresh { ttl_seconds } => to.message(15, &Expiry(ttl_seconds)),
         }
     }
+
+    fn len_min(&self) -> usize {
+        match self.reply {
+            Reply::Subscribe(result) => result.len_min(),
+            Reply::History { publications, .. } => payloads(publications),
+            Reply::Rpc { data } => data.len(),
+            _ => 0,
+        }
+    }
 }
 
 struct Pushed<'a>(&'a Push<'a>);
 
 impl Encode for Pushed<'_> {
-    fn fields(&self, to: &mut impl Sink) {
+    fn fields(&self, to: &mut Fields<'_>) {
         to.message(4, self.0);
+    }
+
+    fn len_min(&self) -> usize {
+        self.0.len_min()
     }
 }
 
 impl Encode for Push<'_> {
-    fn fields(&self, to: &mut impl Sink) {
-        match *self {
+    #[inline]
+    fn fields(&self, to: &mut Fields<'_>) {
+        match self {
             Push::Publication {
                 channel,
                 publication,
             } => {
                 to.text(2, channel);
-                to.message(4, &publication);
+                to.message(4, publication);
             }
             Push::Join { channel, info } => {
                 to.text(2, channel);
-                to.message(5, &Presented(&info));
+                to.message(5, &Presented(info));
             }
             Push::Leave { channel, info } => {
                 to.text(2, channel);
-                to.message(6, &Presented(&info));
+                to.message(6, &Presented(info));
             }
             Push::Unsubscribe {
                 channel,
                 unsubscribe,
             } => {
                 to.text(2, channel);
-                to.message(7, &unsubscribe);
+                to.message(7, unsubscribe);
             }
             Push::Message { data } => to.message(8, &Data(data)),
             Push::Subscribe { channel, result } => {
                 to.text(2, channel);
-                to.message(9, &SubscribedByServer(&result));
+                to.message(9, &SubscribedByServer(result));
             }
-            Push::Connect(result) => to.message(10, &Connected(&result)),
-            Push::Disconnect(disconnect) => to.message(11, &disconnect),
-            Push::Refresh { ttl_seconds } => to.message(12, &Expiry(ttl_seconds)),
+            Push::Connect(result) => to.message(10, &Connected(result)),
+            Push::Disconnect(disconnect) => to.message(11, disconnect),
+            Push::Refresh { ttl_seconds } => to.message(12, &Expiry(*ttl_seconds)),
+        }
+    }
+
+    fn len_min(&self) -> usize {
+        match self {
+            Push::Publication { publication, .. } => publication.len_min(),
+            Push::Message { data } => data.len(),
+            _ => 0,
         }
     }
 }
 
 impl Encode for Error<'_> {
-    fn fields(&self, to: &mut impl Sink) {
+    fn fields(&self, to: &mut Fields<'_>) {
         to.number(1, u64::from(self.code));
         to.text(2, self.message);
         to.flag(3, self.temporary);
@@ -130,7 +152,7 @@ impl Encode for Error<'_> {
 }
 
 impl Encode for ConnectResult<'_> {
-    fn fields(&self, to: &mut impl Sink) {
+    fn fields(&self, to: &mut Fields<'_>) {
         client(to, 1, self.client);
         to.text(2, self.version);
         expiry(to, 3, self.ttl_seconds);
@@ -146,7 +168,7 @@ impl Encode for ConnectResult<'_> {
 struct Connected<'a>(&'a ConnectResult<'a>);
 
 impl Encode for Connected<'_> {
-    fn fields(&self, to: &mut impl Sink) {
+    fn fields(&self, to: &mut Fields<'_>) {
         client(to, 1, self.0.client);
         to.text(2, self.0.version);
         to.bytes(3, self.0.data);
@@ -158,7 +180,7 @@ impl Encode for Connected<'_> {
     }
 }
 
-fn ping_and_place(to: &mut impl Sink, result: &ConnectResult<'_>) {
+fn ping_and_place(to: &mut Fields<'_>, result: &ConnectResult<'_>) {
     to.number(7, u64::from(result.ping_seconds));
     to.flag(8, result.pong);
     to.text(9, result.session);
@@ -169,7 +191,7 @@ fn ping_and_place(to: &mut impl Sink, result: &ConnectResult<'_>) {
 struct ServerSide<'a>(&'a (&'a str, SubscribeResult<'a>));
 
 impl Encode for ServerSide<'_> {
-    fn fields(&self, to: &mut impl Sink) {
+    fn fields(&self, to: &mut Fields<'_>) {
         let (channel, result) = self.0;
         to.text(1, channel);
         to.message(2, result);
@@ -177,7 +199,7 @@ impl Encode for ServerSide<'_> {
 }
 
 impl Encode for SubscribeResult<'_> {
-    fn fields(&self, to: &mut impl Sink) {
+    fn fields(&self, to: &mut Fields<'_>) {
         expiry(to, 1, self.ttl_seconds);
         to.flag(3, self.recoverable);
         to.text(6, self.epoch);
@@ -191,13 +213,17 @@ impl Encode for SubscribeResult<'_> {
         to.flag(12, self.was_recovering);
         to.flag(13, self.delta);
     }
+
+    fn len_min(&self) -> usize {
+        payloads(self.publications)
+    }
 }
 
 /// A subscribe result as the push of a server-side subscription has it.
 struct SubscribedByServer<'a>(&'a SubscribeResult<'a>);
 
 impl Encode for SubscribedByServer<'_> {
-    fn fields(&self, to: &mut impl Sink) {
+    fn fields(&self, to: &mut Fields<'_>) {
         to.flag(1, self.0.recoverable);
         to.text(4, self.0.epoch);
         to.number(5, self.0.offset);
@@ -207,7 +233,8 @@ impl Encode for SubscribedByServer<'_> {
 }
 
 impl Encode for Publication<'_> {
-    fn fields(&self, to: &mut impl Sink) {
+    #[inline]
+    fn fields(&self, to: &mut Fields<'_>) {
         to.bytes(4, self.data);
         if let Some(info) = &self.info {
             to.message(5, info);
@@ -216,9 +243,13 @@ impl Encode for Publication<'_> {
         tags(to, 7, self.tags);
         to.flag(8, self.delta);
     }
+
+    fn len_min(&self) -> usize {
+        self.data.len()
+    }
 }
 
-fn tags(to: &mut impl Sink, number: u32, tags: Tags<'_>) {
+fn tags(to: &mut Fields<'_>, number: u32, tags: Tags<'_>) {
     for (key, value) in tags.iter() {
         to.message(number, &Tag { key, value });
     }
@@ -230,14 +261,14 @@ struct Tag<'a> {
 }
 
 impl Encode for Tag<'_> {
-    fn fields(&self, to: &mut impl Sink) {
+    fn fields(&self, to: &mut Fields<'_>) {
         to.text(1, self.key);
         to.text(2, self.value);
     }
 }
 
 impl Encode for ClientInfo<'_> {
-    fn fields(&self, to: &mut impl Sink) {
+    fn fields(&self, to: &mut Fields<'_>) {
         to.text(1, self.user);
         client(to, 2, self.client);
         to.bytes(3, self.conn_info);
@@ -249,20 +280,20 @@ impl Encode for ClientInfo<'_> {
 struct Presented<'a>(&'a ClientInfo<'a>);
 
 impl Encode for Presented<'_> {
-    fn fields(&self, to: &mut impl Sink) {
+    fn fields(&self, to: &mut Fields<'_>) {
         to.message(1, self.0);
     }
 }
 
 impl Encode for Unsubscribe<'_> {
-    fn fields(&self, to: &mut impl Sink) {
+    fn fields(&self, to: &mut Fields<'_>) {
         to.number(2, u64::from(self.code));
         to.text(3, self.reason);
     }
 }
 
 impl Encode for Disconnect<'_> {
-    fn fields(&self, to: &mut impl Sink) {
+    fn fields(&self, to: &mut Fields<'_>) {
         to.number(1, u64::from(self.code));
         to.text(2, self.reason);
     }
@@ -271,7 +302,7 @@ impl Encode for Disconnect<'_> {
 struct Presence<'a>(&'a [ClientInfo<'a>]);
 
 impl Encode for Presence<'_> {
-    fn fields(&self, to: &mut impl Sink) {
+    fn fields(&self, to: &mut Fields<'_>) {
         for info in self.0 {
             to.message(1, &Present(info));
         }
@@ -282,7 +313,7 @@ impl Encode for Presence<'_> {
 struct Present<'a>(&'a ClientInfo<'a>);
 
 impl Encode for Present<'_> {
-    fn fields(&self, to: &mut impl Sink) {
+    fn fields(&self, to: &mut Fields<'_>) {
         client(to, 1, self.0.client);
         to.message(2, self.0);
     }
@@ -294,7 +325,7 @@ struct PresenceStats {
 }
 
 impl Encode for PresenceStats {
-    fn fields(&self, to: &mut impl Sink) {
+    fn fields(&self, to: &mut Fields<'_>) {
         to.number(1, u64::from(self.clients));
         to.number(2, u64::from(self.users));
     }
@@ -307,12 +338,16 @@ struct History<'a> {
 }
 
 impl Encode for History<'_> {
-    fn fields(&self, to: &mut impl Sink) {
+    fn fields(&self, to: &mut Fields<'_>) {
         for publication in self.publications {
             to.message(1, publication);
         }
         to.text(2, self.epoch);
         to.number(3, self.offset);
+    }
+
+    fn len_min(&self) -> usize {
+        payloads(self.publications)
     }
 }
 
@@ -323,7 +358,7 @@ struct Refreshed<'a> {
 }
 
 impl Encode for Refreshed<'_> {
-    fn fields(&self, to: &mut impl Sink) {
+    fn fields(&self, to: &mut Fields<'_>) {
         client(to, 1, self.client);
         to.text(2, self.version);
         expiry(to, 3, self.ttl_seconds);
@@ -334,7 +369,7 @@ impl Encode for Refreshed<'_> {
 struct Expiry(Option<u32>);
 
 impl Encode for Expiry {
-    fn fields(&self, to: &mut impl Sink) {
+    fn fields(&self, to: &mut Fields<'_>) {
         expiry(to, 1, self.0);
     }
 }
@@ -343,8 +378,12 @@ impl Encode for Expiry {
 struct Data<'a>(&'a [u8]);
 
 impl Encode for Data<'_> {
-    fn fields(&self, to: &mut impl Sink) {
+    fn fields(&self, to: &mut Fields<'_>) {
         to.bytes(1, self.0);
+    }
+
+    fn len_min(&self) -> usize {
+        self.0.len()
     }
 }
 
@@ -352,16 +391,20 @@ impl Encode for Data<'_> {
 struct Nothing;
 
 impl Encode for Nothing {
-    fn fields(&self, _: &mut impl Sink) {}
+    fn fields(&self, _: &mut Fields<'_>) {}
 }
 
 /// Whether credentials expire, and in the next field in how many seconds.
-fn expiry(to: &mut impl Sink, number: u32, ttl_seconds: Option<u32>) {
+fn expiry(to: &mut Fields<'_>, number: u32, ttl_seconds: Option<u32>) {
     to.flag(number, ttl_seconds.is_some());
     to.number(number + 1, u64::from(ttl_seconds.unwrap_or_default()));
 }
 
-fn client(to: &mut impl Sink, number: u32, client: ClientId) {
+fn payloads(publications: &[Publication<'_>]) -> usize {
+    publications.iter().map(Encode::len_min).sum()
+}
+
+fn client(to: &mut Fields<'_>, number: u32, client: ClientId) {
     to.bytes(number, &client.text());
 }
 

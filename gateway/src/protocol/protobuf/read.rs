@@ -93,7 +93,20 @@ impl<'a> Reader<'a> {
     }
 
     /// A number in groups of seven bits, the lowest first.
+    #[inline]
     fn number(&mut self) -> Result<u64, Malformed> {
+        match self.rest {
+            // Keys, flags and most lengths.
+            [byte @ 0..=0x7f, rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(*byte))
+            }
+            _ => self.long_number(),
+        }
+    }
+
+    #[inline(never)]
+    fn long_number(&mut self) -> Result<u64, Malformed> {
         let mut number = 0u64;
         for (at, byte) in self.rest.iter().enumerate() {
             // The tenth byte holds the last of 64 bits.
