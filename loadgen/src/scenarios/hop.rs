@@ -2,8 +2,7 @@
 //! sleeps: nothing is measured but the way, and neither end waits for the other to be run. Latency counts from when a
 //! message was due (open loop), or was sent (closed loop: one under way on each flow).
 //!
-//! A flow begins with a line that names it, so that the end which is accepted finds the one that was connected; a
-//! balancer's PROXY header may stand before it.
+//! A flow begins with a line that names it, so that the end which is accepted finds the one that was connected.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use flux_runtime::proxy_protocol::{self, Parse};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use serde::Serialize;
 
 use super::Stop;
+use super::head::{self, HEAD_MAX};
 use super::open::check_descriptors;
 use super::window::Times;
 use crate::options::{count, positive};
@@ -31,10 +30,7 @@ use crate::target::Target;
 const OPEN_MAX: Duration = Duration::from_secs(10);
 /// After the run, messages under way may return within this.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
-/// Longest beginning of a flow, PROXY header included.
-const HEAD_MAX: usize = 1024;
-/// The line of flow 17 is `hop 17`. Its first byte is none that an HTTP request begins with, so that a balancer passes
-/// it on at once.
+/// The line of flow 17 is `hop 17`.
 const GREETING: &str = "hop ";
 /// Bytes of a message that tell it from others.
 const NUMBER_BYTES: usize = 8;
@@ -207,15 +203,7 @@ fn begins_with(socket: &mut StdStream, line: &str) -> Result<bool> {
     let mut head = Vec::new();
     let mut byte = [0];
     while head.len() < HEAD_MAX {
-        let start = match proxy_protocol::parse_v2(&head) {
-            Parse::Proxy { len, .. } => Some(len),
-            Parse::NotProxy => Some(0),
-            Parse::Incomplete => None,
-            Parse::Invalid(what) => bail!("PROXY header: {what:?}"),
-        };
-        if let Some(came) = start.and_then(|start| head.get(start..))
-            && came.ends_with(b"\n")
-        {
+        if let Some(came) = head::line(&head) {
             return Ok(came == line.as_bytes());
         }
         if socket.read(&mut byte)? == 0 {
@@ -347,6 +335,7 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flux_runtime::proxy_protocol;
 
     #[test]
     fn every_message_is_seen_at_both_ends() {

@@ -1,5 +1,6 @@
 //! One file or folder a command, with its options, its run and its report. What they share: `driver` is the loop of a
-//! run, `open` opens connections at a set pace, `crowd` has publishers and subscribers, `window` is what is measured.
+//! run, `open` opens connections at a set pace, `crowd` has publishers and subscribers, `window` is what is measured,
+//! `head` how a flow over plain TCP begins.
 
 pub(crate) mod bulk;
 pub(crate) mod channels;
@@ -8,6 +9,7 @@ pub(crate) mod crowd;
 pub(crate) mod driver;
 pub(crate) mod echo;
 pub(crate) mod fanout;
+pub(crate) mod head;
 pub(crate) mod hop;
 pub(crate) mod http;
 pub(crate) mod idle;

@@ -7,21 +7,19 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use flux_runtime::proxy_protocol::{self, Parse};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use serde_json::json;
 use slab::Slab;
 
 use super::super::Stop;
+use super::super::head::{HEAD_MAX, line};
 use super::super::open::check_descriptors;
 use super::Direction;
 use super::stream::{Memory, Moved, Stream, trailer};
 use crate::report::Output;
 
 const LISTENER: Token = Token(usize::MAX);
-/// Longest beginning of a flow, PROXY header included.
-const HEAD_MAX: usize = 1024;
 
 struct Peer {
     stream: Stream,
@@ -172,7 +170,7 @@ impl Peer {
 /// Reads up to the end of the line and not a byte further; false when the client has left.
 fn read_line(socket: &mut TcpStream, head: &mut Vec<u8>) -> io::Result<bool> {
     let mut byte = [0];
-    while !ends_line(head) {
+    while line(head).is_none() {
         match socket.read(&mut byte) {
             Ok(0) => return Ok(false),
             Ok(_) if head.len() >= HEAD_MAX => return Err(ErrorKind::InvalidData.into()),
@@ -184,26 +182,13 @@ fn read_line(socket: &mut TcpStream, head: &mut Vec<u8>) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The line behind a PROXY header or at the start; the header itself has line ends too.
-fn line(head: &[u8]) -> Option<&[u8]> {
-    match proxy_protocol::parse_v2(head) {
-        Parse::Proxy { len, .. } => head.get(len..),
-        Parse::NotProxy => Some(head),
-        Parse::Incomplete | Parse::Invalid(_) => None,
-    }
-}
-
-fn ends_line(head: &[u8]) -> bool {
-    line(head).is_some_and(|line| line.ends_with(b"\n"))
-}
-
 fn direction(head: &[u8]) -> io::Result<Option<Direction>> {
-    if !ends_line(head) {
+    let Some(line) = line(head) else {
         return Ok(None);
-    }
+    };
     [Direction::Up, Direction::Down, Direction::Both]
         .into_iter()
-        .find(|direction| line(head) == Some(direction.line().as_bytes()))
+        .find(|direction| line == direction.line().as_bytes())
         .map(Some)
         .ok_or_else(|| ErrorKind::InvalidData.into())
 }
@@ -213,12 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flow_is_understood_with_and_without_a_proxy_header() {
-        let address: SocketAddr = "127.0.0.1:80".parse().expect("an address");
-        let mut head = proxy_protocol::encode_v2(address, address).to_vec();
-        assert_eq!(direction(&head).expect("no error"), None);
-        head.extend_from_slice(Direction::Down.line().as_bytes());
-        assert_eq!(direction(&head).expect("known"), Some(Direction::Down));
+    fn a_flow_is_understood_by_its_line() {
         assert_eq!(
             direction(b"bulk both\n").expect("known"),
             Some(Direction::Both)
