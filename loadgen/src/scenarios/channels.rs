@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Scenario;
 use super::crowd::{Member, gather};
-use super::driver::{Driver, Workload};
+use super::driver::{Driver, Workload, closed};
 use super::window::Times;
 use crate::clients::centrifuge;
 use crate::clients::link::LinkEvent;
@@ -99,7 +99,6 @@ struct Run {
     refused: u64,
     in_window: u64,
     latencies: Latencies,
-    error: Option<String>,
 }
 
 impl Scenario for Options {
@@ -205,7 +204,6 @@ impl Run {
             refused: 0,
             in_window: 0,
             latencies: Latencies::new(),
-            error: None,
         }
     }
 
@@ -310,15 +308,11 @@ impl Workload for Run {
         Some(pace.next_look(now))
     }
 
-    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) {
-        let result = match event {
+    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) -> Result<(), String> {
+        match event {
             Event::Connected => Ok(()),
-            Event::Closed(error) => Err(format!("closed by the server: {error:?}")),
+            Event::Closed(error) => Err(closed(error.as_ref())),
             Event::Data(bytes) => self.on_bytes(net, key, bytes),
-        };
-        if let Err(what) = result {
-            self.error
-                .get_or_insert_with(|| format!("connection {}: {what}", key.tag));
         }
     }
 
@@ -332,10 +326,6 @@ impl Workload for Run {
             None => format!("{} of {} subscribed", self.stand(), self.channels),
             Some(pace) => format!("{} published", pace.taken()),
         }
-    }
-
-    fn error(&self) -> Option<&str> {
-        self.error.as_deref()
     }
 }
 

@@ -16,16 +16,20 @@ pub(crate) trait Workload {
     /// Sends what is due at `now`; returns when more will be. `None`: never, as in a closed loop.
     fn send_due(&mut self, net: &mut impl Net, now: Instant) -> Option<Instant>;
 
-    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>);
+    /// # Errors
+    /// What ends the run, of this connection.
+    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) -> Result<(), String>;
 
     /// The warm-up is over: what was counted until here is forgotten.
     fn begin_window(&mut self);
 
     /// How far it is, in a line.
     fn progress(&self) -> String;
+}
 
-    /// The first thing that went wrong: it ends the run.
-    fn error(&self) -> Option<&str>;
+/// What it means for most workloads that a server closes a connection.
+pub(crate) fn closed(error: Option<&std::io::Error>) -> String {
+    format!("closed by the server: {error:?}")
 }
 
 /// An event loop with its connections, and who is told how it goes.
@@ -107,10 +111,15 @@ impl<N: Net> Driver<'_, N> {
 
     fn wait(&mut self, workload: &mut impl Workload, now: Instant, until: Instant) -> Result<()> {
         self.output.progress(now, || workload.progress());
+        let mut first = None;
         self.net.turn(Some(until), &mut |net, key, event| {
-            workload.on_event(net, key, event);
+            if first.is_none()
+                && let Err(what) = workload.on_event(net, key, event)
+            {
+                first = Some(format!("connection {}: {what}", key.tag));
+            }
         })?;
-        match workload.error() {
+        match first {
             Some(error) => bail!("{error}"),
             None => Ok(()),
         }

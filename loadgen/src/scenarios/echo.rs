@@ -12,8 +12,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Scenario;
-use super::driver::{Driver, Workload};
-use super::open::{Member, Opening, check_descriptors, open};
+use super::driver::{Driver, Workload, closed};
+use super::open::{Member, check_descriptors, open_all};
 use super::window::Measured;
 use crate::clients::link::{Link, LinkEvent};
 use crate::clients::websocket::{self, BINARY, CLOSE, PING, PONG, TEXT};
@@ -88,7 +88,6 @@ struct Run {
     sending: bool,
     latencies: Latencies,
     messages: u64,
-    error: Option<String>,
 }
 
 impl Scenario for Named<'_> {
@@ -103,14 +102,7 @@ impl Scenario for Named<'_> {
         check_descriptors(options.connections)?;
         let target = Target::parse(&options.url)?;
         let path = |number: usize| target.path_with("sid", &format!("echo-{number}"));
-        let members = open(
-            &mut driver,
-            |_| &target,
-            &Opening::at_once(options.connections),
-            path,
-            &mut |_, _, _| {},
-        )?
-        .all()?;
+        let members = open_all(&mut driver, &target, options.connections, path)?;
         let started = Instant::now();
         let mut run = Run::new(target.raw_tcp, options, members, started);
         if options.rate.is_some() {
@@ -171,7 +163,6 @@ impl Run {
             sending: true,
             latencies: Latencies::new(),
             messages: 0,
-            error: None,
         }
     }
 
@@ -258,41 +249,23 @@ impl Workload for Run {
         self.turns.next_look(now)
     }
 
-    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) {
-        match event {
-            Event::Connected => {}
-            Event::Closed(error) => {
-                self.error.get_or_insert(format!(
-                    "the server closed connection {}: {error:?}",
-                    key.tag
-                ));
-            }
-            Event::Data(bytes) => {
-                let now = Instant::now();
-                let returned = match self.returned(net, key, bytes) {
-                    Ok(returned) => returned,
-                    Err(what) => {
-                        self.error
-                            .get_or_insert(format!("connection {}: {what}", key.tag));
-                        return;
-                    }
-                };
-                for _ in 0..returned {
-                    let Some(intended) = self.echoers[key.tag].waiting.pop_front() else {
-                        self.error.get_or_insert(format!(
-                            "connection {}: more came back than was sent",
-                            key.tag
-                        ));
-                        return;
-                    };
-                    self.latencies.record(intended, now);
-                    self.messages += 1;
-                    if self.turns.is_closed_loop() && self.sending {
-                        self.send(net, key.tag, now);
-                    }
-                }
+    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) -> Result<(), String> {
+        let bytes = match event {
+            Event::Connected => return Ok(()),
+            Event::Closed(error) => return Err(closed(error.as_ref())),
+            Event::Data(bytes) => bytes,
+        };
+        let now = Instant::now();
+        for _ in 0..self.returned(net, key, bytes)? {
+            let intended = self.echoers[key.tag].waiting.pop_front();
+            let intended = intended.ok_or("more came back than was sent")?;
+            self.latencies.record(intended, now);
+            self.messages += 1;
+            if self.turns.is_closed_loop() && self.sending {
+                self.send(net, key.tag, now);
             }
         }
+        Ok(())
     }
 
     fn begin_window(&mut self) {
@@ -302,10 +275,6 @@ impl Workload for Run {
 
     fn progress(&self) -> String {
         format!("{} messages", self.messages)
-    }
-
-    fn error(&self) -> Option<&str> {
-        self.error.as_deref()
     }
 }
 

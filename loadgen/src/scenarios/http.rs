@@ -11,8 +11,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Scenario;
-use super::driver::{Driver, Workload};
-use super::open::{Member, Opening, check_descriptors, open};
+use super::driver::{Driver, Workload, closed};
+use super::open::{Member, check_descriptors, open_all};
 use super::window::Measured;
 use crate::net::{Event, Key, Net};
 use crate::options::{CONNECTIONS_MAX, Engine, count, positive};
@@ -75,7 +75,6 @@ struct Run {
     twin: Vec<u8>,
     latencies: Latencies,
     requests: u64,
-    error: Option<String>,
 }
 
 impl Scenario for Options {
@@ -92,14 +91,8 @@ impl Scenario for Options {
             .strip_prefix("http://")
             .with_context(|| format!("`{}`: the scheme must be http://", self.url))?;
         let target = Target::parse(&format!("tcp://{rest}"))?;
-        let members = open(
-            &mut driver,
-            |_| &target,
-            &Opening::at_once(self.connections),
-            |_| target.path.clone(),
-            &mut |_, _, _| {},
-        )?
-        .all()?;
+        let path = |_| target.path.clone();
+        let members = open_all(&mut driver, &target, self.connections, path)?;
         let started = Instant::now();
         let mut run = Run::new(
             &target,
@@ -142,7 +135,6 @@ impl Run {
             twin: Vec::new(),
             latencies: Latencies::new(),
             requests: 0,
-            error: None,
         }
     }
 
@@ -194,15 +186,11 @@ impl Workload for Run {
         self.turns.next_look(now)
     }
 
-    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) {
-        let result = match event {
+    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) -> Result<(), String> {
+        match event {
             Event::Connected => Ok(()),
-            Event::Closed(error) => Err(format!("closed by the server: {error:?}")),
+            Event::Closed(error) => Err(closed(error.as_ref())),
             Event::Data(bytes) => self.on_bytes(net, key, bytes),
-        };
-        if let Err(what) = result {
-            self.error
-                .get_or_insert_with(|| format!("connection {}: {what}", key.tag));
         }
     }
 
@@ -213,10 +201,6 @@ impl Workload for Run {
 
     fn progress(&self) -> String {
         format!("{} requests", self.requests)
-    }
-
-    fn error(&self) -> Option<&str> {
-        self.error.as_deref()
     }
 }
 

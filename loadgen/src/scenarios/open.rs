@@ -94,6 +94,17 @@ pub(crate) fn check_descriptors(count: usize) -> Result<()> {
     Ok(())
 }
 
+/// Opens `count` connections to one place, as fast as handshakes complete, and all of them.
+pub(crate) fn open_all(
+    driver: &mut Driver<'_, impl Net>,
+    target: &Target,
+    count: usize,
+    path: impl Fn(usize) -> String,
+) -> Result<Vec<Member>> {
+    let opening = Opening::at_once(count);
+    open(driver, |_| target, &opening, path, &mut |_, _, _| {})?.all()
+}
+
 /// Opens `opening.count` connections, number i to `target(i)`. That one is open, and frames that come
 /// meanwhile, go to `on_event`, which may send through the net.
 pub(crate) fn open<'t, N: Net>(

@@ -16,7 +16,7 @@ use memchr::memmem;
 use serde::Serialize;
 
 use super::Scenario;
-use super::driver::{Driver, Workload};
+use super::driver::{Driver, Workload, closed};
 use super::window::Measured;
 use crate::clients::resp::Values;
 use crate::clients::subscriber::{self, Deliveries, Stamp};
@@ -125,14 +125,12 @@ struct Run {
     connections: Vec<Values>,
     subscribed: usize,
     pace: Pace,
-    intended: Vec<Instant>,
     deliveries: Deliveries,
     latencies: Latencies,
     /// By subscriber: the next sequence number due.
     due: Vec<u64>,
     received: u64,
     refused: u64,
-    error: Option<String>,
 }
 
 impl Scenario for Options {
@@ -191,72 +189,72 @@ impl Run {
                 .collect(),
             subscribed: 0,
             pace: Pace::new(Instant::now(), options.rate),
-            intended: Vec::new(),
             deliveries: Deliveries::new(),
             latencies: Latencies::new(),
             due: vec![0; options.subscribers],
             received: 0,
             refused: 0,
-            error: None,
         }
     }
 
-    fn came(&mut self, connection: usize, bytes: &[u8]) {
+    fn came(&mut self, connection: usize, bytes: &[u8]) -> Result<(), String> {
         let now = Instant::now();
         let mut values = std::mem::take(&mut self.connections[connection]);
-        let fed = values.feed(bytes, &mut |value| match connection {
-            PUBLISHER => {
-                if value.first() == Some(&b'-') {
-                    self.refused += 1;
-                    let text = String::from_utf8_lossy(&value[..value.len().min(120)]);
-                    self.error.get_or_insert(format!("Redis: {}", text.trim()));
-                }
-            }
-            subscriber => self.pushed(subscriber - 1, value, now),
+        let mut result = Ok(());
+        let fed = values.feed(bytes, &mut |value| {
+            let taken = match connection {
+                PUBLISHER => self.answered(value),
+                subscriber => self.pushed(subscriber - 1, value, now),
+            };
+            result = std::mem::replace(&mut result, Ok(())).and(taken);
         });
         self.connections[connection] = values;
-        if let Err(why) = fed {
-            self.error.get_or_insert(why.to_string());
-        }
+        result?;
+        fed.map_err(|why| why.to_string())
     }
 
-    fn pushed(&mut self, subscriber: usize, value: &[u8], now: Instant) {
+    fn answered(&mut self, value: &[u8]) -> Result<(), String> {
+        if value.first() != Some(&b'-') {
+            return Ok(());
+        }
+        self.refused += 1;
+        let text = String::from_utf8_lossy(&value[..value.len().min(120)]);
+        Err(format!("Redis: {}", text.trim()))
+    }
+
+    fn pushed(&mut self, subscriber: usize, value: &[u8], now: Instant) -> Result<(), String> {
         let Some(stamp) = self.deliveries.of(value).next() else {
             self.subscribed += 1;
-            return;
+            return Ok(());
         };
-        let Some(intended) = self.intended.get(stamp.sequence as usize) else {
-            self.error
-                .get_or_insert(format!("received what was not sent: {stamp:?}"));
-            return;
-        };
+        if stamp.sequence >= self.pace.taken() {
+            return Err(format!("received what was not sent: {stamp:?}"));
+        }
         if stamp.sequence >= self.due[subscriber] {
             self.due[subscriber] = stamp.sequence + 1;
             self.received += 1;
-            self.latencies.record(*intended, now);
+            self.latencies.record(self.pace.at(stamp.sequence), now);
         }
+        Ok(())
     }
 }
 
 impl Workload for Run {
     fn send_due(&mut self, net: &mut impl Net, now: Instant) -> Option<Instant> {
-        while let Some((sequence, intended)) = self.pace.take(now) {
-            self.intended.push(intended);
+        while let Some((sequence, _)) = self.pace.take(now) {
             net.send(self.keys[PUBLISHER], self.template.with(sequence));
         }
         Some(self.pace.next_look(now))
     }
 
-    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) {
+    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) -> Result<(), String> {
         match event {
             Event::Connected if key.tag != PUBLISHER => net.send(key, &self.subscribe),
             Event::Connected => {}
-            Event::Data(bytes) => self.came(key.tag, bytes),
-            Event::Closed(error) => {
-                self.error
-                    .get_or_insert(format!("Redis closed connection {}: {error:?}", key.tag));
-            }
+            Event::Data(bytes) => self.came(key.tag, bytes)?,
+            Event::Closed(error) => return Err(closed(error.as_ref())),
         }
+        Ok(())
     }
 
     fn begin_window(&mut self) {
@@ -265,10 +263,6 @@ impl Workload for Run {
 
     fn progress(&self) -> String {
         format!("{} deliveries", self.received)
-    }
-
-    fn error(&self) -> Option<&str> {
-        self.error.as_deref()
     }
 }
 

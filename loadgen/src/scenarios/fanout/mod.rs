@@ -284,8 +284,9 @@ impl Workload for Run<'_> {
         Some(self.pace.next_look(now))
     }
 
-    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) {
+    fn on_event(&mut self, net: &mut impl Net, key: Key, event: Event<'_>) -> Result<(), String> {
         self.receipts.on_event(net, key, event);
+        self.receipts.error.take().map_or(Ok(()), Err)
     }
 
     fn begin_window(&mut self) {
@@ -294,10 +295,6 @@ impl Workload for Run<'_> {
 
     fn progress(&self) -> String {
         format!("{} deliveries", self.receipts.received)
-    }
-
-    fn error(&self) -> Option<&str> {
-        self.receipts.error.as_deref()
     }
 }
 

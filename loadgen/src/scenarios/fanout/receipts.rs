@@ -137,8 +137,7 @@ impl Receipts {
                 return bytes.len();
             }
             Err(broken @ Trouble::Broken(_)) => {
-                self.error
-                    .get_or_insert(format!("connection {}: {broken}", key.tag));
+                self.error.get_or_insert(broken.to_string());
             }
         }
         if let Some(before) = before
@@ -198,9 +197,7 @@ impl Receipts {
             .then(|| layout.place_of(subscriber, channel))
             .flatten();
         let (Some(sent), Some(place)) = (sent, place) else {
-            return Err(format!(
-                "connection {subscriber} received what nobody sent to it: {stamp:?}"
-            ));
+            return Err(format!("received what nobody sent to it: {stamp:?}"));
         };
         let slot = (subscriber * layout.per_subscriber + place) * layout.publishers + publisher;
         if stamp.sequence < self.due[slot] {
